@@ -1,0 +1,250 @@
+"""The streaming tracker with the bundled, really trained model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.mosam.checkpoints import LoadedModel, load_model
+from mosam_ros.mosam.prompts import Prompt, PromptError
+from mosam_ros.mosam.results import TargetState
+from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+from mosam_ros.synthetic import SCENARIOS, SceneConfig, SyntheticScene
+from mosam_ros.training.data import FIRST_HELD_OUT_SEED
+
+SCENE = SceneConfig(
+    height=240, width=320, num_frames=40, num_objects=3, speed=0.01, size=(0.3, 0.4)
+)
+SEED = FIRST_HELD_OUT_SEED + 7
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    scene = SyntheticScene(SEED, SCENE)
+    return [scene.frame(t) for t in range(12)]
+
+
+def box_around(mask: np.ndarray) -> Prompt:
+    y, x = np.nonzero(mask)
+    return Prompt.from_box(x.min(), y.min(), x.max() + 1, y.max() + 1)
+
+
+def point_in(mask: np.ndarray) -> Prompt:
+    y, x = np.nonzero(mask)
+    nearest = np.hypot(x - x.mean(), y - y.mean()).argmin()
+    return Prompt.from_points([[x[nearest], y[nearest]]])
+
+
+def test_masks_boxes_and_scores_describe_the_target(loaded, clip):
+    tracker = MosamTracker(loaded)
+    target_id = tracker.add(Prompt.from_mask(clip[0].masks[0]), label="cup")
+    for frame in clip:
+        result = tracker.track(frame.image)
+    (target,) = result.targets
+    assert (target.target_id, target.label, target.state) == (target_id, "cup", TargetState.TRACKED)
+    assert target.mask.shape == (240, 320) and target.mask.dtype == bool
+    y, x = np.nonzero(target.mask)
+    assert (target.box.x, target.box.y) == (x.min(), y.min())
+    assert (target.box.width, target.box.height) == (np.ptp(x) + 1, np.ptp(y) + 1)
+    assert target.centroid == pytest.approx((x.mean(), y.mean()), abs=1e-3)
+    assert target.area == len(x)
+    assert 0 <= target.predicted_iou <= 1 and 0.5 < target.presence <= 1
+    assert result.image_size == (240, 320) and result.frame_index == len(clip) - 1
+    labels = result.label_image()
+    assert labels.dtype == np.uint16 and np.array_equal(labels == target_id, target.mask)
+    assert mask_iou(target.mask, clip[-1].masks[0]) > 0.5
+
+
+@pytest.mark.parametrize("prompt_for", [Prompt.from_mask, box_around, point_in])
+def test_moving_the_prompt_moves_the_mask(loaded, prompt_for):
+    """The mask follows the prompt, not what is salient: over all pairs of objects of six scenes."""
+    own, other = [], []
+    for seed in range(6):
+        frame = SyntheticScene(SEED + seed, replace(SCENE, num_objects=3)).frame(0)
+        for index in range(3):
+            if frame.visibility[index] < 0.6:
+                continue
+            tracker = MosamTracker(loaded)
+            tracker.add(prompt_for(frame.masks[index]))
+            mask = tracker.track(frame.image).targets[0].mask
+            own.append(mask_iou(mask, frame.masks[index]))
+            other.append(max(mask_iou(mask, m) for i, m in enumerate(frame.masks) if i != index))
+    assert len(own) >= 12
+    assert np.mean(other) < 0.15
+    assert np.mean(own) > np.mean(other) + 0.3
+
+
+def test_the_model_tracks_where_the_first_mask_does_not(loaded):
+    tracked, repeated = [], []
+    for seed in range(4):
+        scene = SyntheticScene(SEED + 100 + seed, replace(SCENARIOS["easy"], speed=0.025))
+        clip = [scene.frame(t) for t in range(24)]
+        tracker = MosamTracker(loaded)
+        tracker.add(Prompt.from_mask(clip[0].masks[0]))
+        for frame in clip:
+            mask = tracker.track(frame.image).targets[0].mask
+            if frame.visibility[0] > 0.1:
+                tracked.append(mask_iou(mask, frame.masks[0]))
+                repeated.append(mask_iou(clip[0].masks[0], frame.masks[0]))
+    assert np.mean(repeated) < 0.45
+    assert np.mean(tracked) > np.mean(repeated) + 0.2
+
+
+def masks_of(result) -> dict[int, np.ndarray]:
+    return {t.target_id: t.mask_logits for t in result.targets}
+
+
+def test_adding_refining_and_removing_one_target_leaves_the_others(loaded, clip):
+    alone, busy = MosamTracker(loaded), MosamTracker(loaded)
+    for tracker in (alone, busy):
+        tracker.add(Prompt.from_mask(clip[0].masks[0]), target_id=5)
+    for t, frame in enumerate(clip):
+        if t == 3:
+            busy.add(box_around(frame.masks[1]), target_id=9)
+        if t == 6:
+            busy.refine(9, point_in(frame.masks[1]))
+        if t == 9:
+            busy.remove(9)
+        difference = masks_of(alone.track(frame.image))[5] - masks_of(busy.track(frame.image))[5]
+        assert np.abs(difference).max() <= 1e-4
+    assert busy.target_ids == (5,)
+
+
+def test_refining_by_a_mask_replaces_the_target(loaded, clip):
+    tracker = MosamTracker(loaded)
+    target = tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    tracker.track(clip[0].image)
+    tracker.refine(target, Prompt.from_mask(clip[1].masks[1]))
+    result = tracker.track(clip[1].image).targets[0]
+    assert mask_iou(result.mask, clip[1].masks[1]) > 0.85
+
+
+def test_refining_by_points_corrects_the_mask(loaded, clip):
+    tracker = MosamTracker(loaded)
+    target = tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    tracker.track(clip[0].image)
+    tracker.refine(target, box_around(clip[1].masks[0]))
+    assert mask_iou(tracker.track(clip[1].image).targets[0].mask, clip[1].masks[0]) > 0.5
+
+
+def test_bytes_held_and_time_do_not_grow(loaded, clip):
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    small = np.ascontiguousarray(clip[0].image[::4, ::4])
+    held, seconds = {}, []
+    for t in range(2000):
+        started = time.perf_counter()
+        tracker.track(small)
+        seconds.append(time.perf_counter() - started)
+        held[t + 1] = tracker.memory_bytes()
+    assert 0 < held[100] == held[2000]
+    assert np.median(seconds[-400:]) < 1.5 * np.median(seconds[100:500])
+
+
+def test_repeated_refining_is_bounded_and_a_removed_target_frees_its_memory(loaded, clip):
+    tracker = MosamTracker(loaded, TrackerConfig(max_prompted_frames=3))
+    prompt = Prompt.from_mask(clip[0].masks[0])
+    target = tracker.add(prompt)
+    held = []
+    for _ in range(40):
+        tracker.track(clip[0].image)
+        tracker.refine(target, prompt)
+        tracker.track(clip[0].image)
+        held.append(tracker.memory_bytes())
+    assert held[-1] == held[-10]
+    tracker.remove(target)
+    assert tracker.memory_bytes() == 0
+
+
+def test_a_target_that_stays_away_is_occluded_then_lost(loaded, clip):
+    tracker = MosamTracker(loaded, TrackerConfig(lost_after=3))
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    tracker.track(clip[0].image)
+    empty = np.full((240, 320, 3), 90, np.uint8)
+    states = [tracker.track(empty).targets[0] for _ in range(8)]
+    assert states[-1].state == TargetState.LOST
+    assert states[-1].frames_since_seen > 3
+    assert [s.state for s in states].count(TargetState.OCCLUDED) == 3
+    assert states[-1].box is None and states[-1].area == 0 and states[-1].presence < 0.5
+
+
+def test_a_prompt_outside_the_frame_is_reported_and_the_others_go_on(loaded, clip):
+    tracker = MosamTracker(loaded)
+    good = tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    bad = tracker.add(Prompt.from_points([[1000, 10]]))
+    result = tracker.track(clip[0].image)
+    assert [t.target_id for t in result.targets] == [good] == list(tracker.target_ids)
+    assert [r.target_id for r in result.rejected] == [bad]
+    assert "outside the image of 320x240" in result.rejected[0].reason
+    tracker.refine(good, Prompt.from_mask(np.ones((10, 10))))
+    result = tracker.track(clip[1].image)
+    assert "10x10" in result.rejected[0].reason
+    assert result.targets[0].state == TargetState.TRACKED
+
+
+def test_the_frame_size_may_change(loaded, clip):
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    tracker.track(clip[0].image)
+    half = np.ascontiguousarray(clip[1].image[::2, ::2])
+    result = tracker.track(half)
+    assert result.targets[0].mask.shape == (120, 160)
+    assert mask_iou(result.targets[0].mask, clip[1].masks[0][::2, ::2]) > 0.4
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((4, 4), "u1"), ((4, 4, 3), "f8"), ((0, 4, 3), "u1")])
+def test_what_is_not_an_rgb_frame_is_refused(loaded, shape, dtype):
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        MosamTracker(loaded).track(np.zeros(shape, dtype))
+
+
+def test_ids_are_stable_unique_and_checked(loaded, clip):
+    tracker = MosamTracker(loaded)
+    prompt = Prompt.from_mask(clip[0].masks[0])
+    first = tracker.add(prompt)
+    tracker.remove(first)
+    assert tracker.add(prompt) == first + 1
+    tracker.add(prompt, target_id=65535)
+    for call in (
+        lambda: tracker.add(prompt, target_id=65535),
+        lambda: tracker.add(prompt, target_id=0),
+        lambda: tracker.refine(77, prompt),
+        lambda: tracker.remove(77),
+    ):
+        with pytest.raises(PromptError, match="target"):
+            call()
+    assert tracker.add(prompt) not in (first + 1, 65535)
+    tracker.clear()
+    assert tracker.target_ids == ()
+    assert tracker.track(clip[0].image).targets == ()
+
+
+def test_bfloat16_gives_the_same_masks(loaded, clip):
+    reduced = replace(loaded, precision=torch.bfloat16)
+    exact, rough = MosamTracker(loaded), MosamTracker(reduced)
+    for tracker in (exact, rough):
+        tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    overlaps = [
+        mask_iou(exact.track(f.image).targets[0].mask, rough.track(f.image).targets[0].mask)
+        for f in clip
+    ]
+    assert np.mean(overlaps) > 0.9
+
+
+def test_image_size_is_a_setting(clip):
+    small = load_model("nano", device="cpu", image_size=192)
+    tracker = MosamTracker(small)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    for frame in clip:
+        target = tracker.track(frame.image).targets[0]
+    assert target.mask_logits.shape == (48, 48) and target.mask.shape == (240, 320)
