@@ -1,0 +1,30 @@
+"""The `mosam` command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    ("demo",): ("mosam_ros.demo", "track an object in a running ROS 2 graph, with a report"),
+    ("train", "base"): ("mosam_ros.training.base", "train the small model from scratch"),
+    ("train", "release"): ("mosam_ros.training.release", "ship trained weights in the package"),
+    ("train", "validate"): ("mosam_ros.training.validate", "measure a model on held-out clips"),
+}
+
+
+def main() -> int:
+    """Run the command that the first words name; its own --help tells the rest."""
+    words = sys.argv[1:]
+    for name, (module, _) in COMMANDS.items():
+        if tuple(words[: len(name)]) == name:
+            sys.argv = [" ".join(("mosam", *name)), *words[len(name) :]]
+            return importlib.import_module(module).main() or 0
+    print("usage: mosam COMMAND [options]\n")
+    for name, (_, purpose) in COMMANDS.items():
+        print(f"  mosam {' '.join(name):<16} {purpose}")
+    return 0 if words in (["--help"], ["-h"]) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

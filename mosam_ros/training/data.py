@@ -1,0 +1,164 @@
+"""Training clips from the synthetic generator, made in worker processes while the model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from mosam_ros.synthetic import TARGET, SceneConfig, SyntheticScene
+
+FIRST_HELD_OUT_SEED = 1_000_000_000
+"""Scenes with seeds from here on are never trained on: for validation, tests and benchmarks."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A batch of clips, every one with the same number of targets.
+
+    Attributes:
+        frames: (N, T, S, S, 3) uint8 RGB.
+        masks: (N, K, T, S, S) bool, visible pixels of K targets.
+    """
+
+    frames: torch.Tensor
+    masks: torch.Tensor
+
+
+def random_scene_config(rng: np.random.Generator, size: int, num_frames: int) -> SceneConfig:
+    """A configuration drawn over all scenarios, from easy to crowded and hidden."""
+    num_objects = int(rng.integers(3, 6))
+    hides = rng.random()
+    return SceneConfig(
+        height=size,
+        width=size,
+        num_frames=num_frames,
+        num_objects=num_objects,
+        num_lookalikes=int(rng.integers(1, num_objects)) if rng.random() < 0.4 else 0,
+        size=(0.12, float(rng.uniform(0.3, 0.55))),
+        speed=float(rng.uniform(0.004, 0.035)),
+        spin=float(rng.uniform(0.0, 0.08)),
+        scale_change=float(rng.uniform(0.0, 0.5)),
+        deformation=float(rng.uniform(0.0, 0.1)),
+        camera_motion=float(rng.uniform(0.0, 0.01)),
+        full_occlusions=int(hides < 0.3),
+        partial_occlusions=int(0.3 <= hides < 0.45),
+        exits=int(0.45 <= hides < 0.6),
+        hidden_frames=(2, num_frames // 3),
+        clutter=int(rng.integers(0, 14)),
+        blur=float(rng.uniform(0.0, 1.2)),
+        light_change=float(rng.uniform(0.0, 0.25)),
+        noise=float(rng.uniform(0.0, 12.0)),
+    )
+
+
+def make_clip(
+    seed: int, size: int, clip_length: int, num_targets: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One clip: frames (T, S, S, 3) uint8 and masks (K, T, S, S) bool.
+
+    The K targets are different objects, all visible in the first frame, so that the network must
+    listen to the prompt and cannot answer with what is salient.
+    """
+    rng = np.random.default_rng([seed, 99])
+    stride = int(rng.integers(1, 4)) if clip_length > 2 else int(rng.integers(4, 12))
+    scene_length = max(16, clip_length * stride + 4)
+    for attempt in range(20):
+        config = random_scene_config(rng, size, scene_length)
+        scene = SyntheticScene(seed * 20 + attempt, config)
+        first = int(rng.integers(0, scene_length - clip_length * stride + 1))
+        start = scene.frame(first)
+        targets = _choose_targets(rng, start.masks, start.visibility, num_targets)
+        if targets is not None:
+            break
+    else:
+        raise RuntimeError(f"no scene with {num_targets} visible targets from seed {seed}")
+    rendered = [start] + [scene.frame(first + i * stride) for i in range(1, clip_length)]
+    frames = np.stack([f.image for f in rendered])
+    masks = np.stack([f.masks[targets] for f in rendered], axis=1)
+    return _augment(rng, frames, masks)
+
+
+def _choose_targets(
+    rng: np.random.Generator, masks: np.ndarray, visibility: np.ndarray, count: int
+) -> np.ndarray | None:
+    """`count` objects that can be clicked in this frame, the scene's target among them."""
+    large_enough = masks.reshape(len(masks), -1).mean(1) > 0.003
+    usable = np.flatnonzero(large_enough & (visibility > 0.4))
+    others = usable[usable != TARGET]
+    if TARGET not in usable or len(others) < count - 1:
+        return None
+    return np.concatenate([[TARGET], rng.permutation(others)[: count - 1]])
+
+
+def _augment(
+    rng: np.random.Generator, frames: np.ndarray, masks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if rng.random() < 0.5:
+        frames, masks = frames[:, :, ::-1], masks[..., ::-1]
+    if rng.random() < 0.2:
+        gray = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in np.ascontiguousarray(frames)])
+        frames = np.repeat(gray[..., None], 3, axis=-1)
+    contrast = float(rng.uniform(0.4, 1.1))
+    if rng.random() < 0.4:
+        frames = (frames * contrast + (1 - contrast) * rng.uniform(30, 200)).clip(0, 255)
+    return np.ascontiguousarray(frames.astype(np.uint8)), np.ascontiguousarray(masks)
+
+
+class ClipStream(IterableDataset):
+    """An endless stream of batches; batch i of a seed is always the same.
+
+    Args:
+        seed: of the training run.
+        size: S in pixels.
+        clip_length: T.
+        num_clips: N per batch.
+        num_targets: K per clip.
+        first_batch: where to start (for resuming).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        size: int,
+        clip_length: int,
+        num_clips: int,
+        num_targets: int,
+        first_batch: int = 0,
+    ) -> None:
+        self.seed = seed
+        self.size = size
+        self.clip_length = clip_length
+        self.num_clips = num_clips
+        self.num_targets = num_targets
+        self.first_batch = first_batch
+
+    def batch(self, index: int) -> Clip:
+        """Batch `index` of the stream."""
+        rng = np.random.default_rng([self.seed, self.size, self.clip_length, index])
+        seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, self.num_clips)
+        clips = [make_clip(int(s), self.size, self.clip_length, self.num_targets) for s in seeds]
+        frames, masks = (np.stack(x) for x in zip(*clips, strict=True))
+        return Clip(torch.from_numpy(frames), torch.from_numpy(masks))
+
+    def __iter__(self) -> Iterator[Clip]:
+        cv2.setNumThreads(1)
+        worker = torch.utils.data.get_worker_info()
+        offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = self.first_batch + offset
+        while True:
+            yield self.batch(index)
+            index += step
+
+    def loader(self, num_workers: int) -> DataLoader:
+        """The stream, in order, made `num_workers` processes ahead."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=num_workers,
+            prefetch_factor=3 if num_workers else None,
+        )

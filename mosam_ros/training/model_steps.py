@@ -1,0 +1,271 @@
+"""Prompts, losses and the unrolled clip for training the small model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mosam_ros.mosam.sam2_model import (
+    BOX_FIRST,
+    BOX_LAST,
+    PADDING,
+    POSITIVE,
+    Candidates,
+    ImageFeatures,
+    MemorySelection,
+    PointPrompts,
+    Prediction,
+    Sam2Model,
+)
+from mosam_ros.training.data import Clip
+
+PROMPT_KINDS = ("mask", "box", "point", "box_and_point")
+PROMPT_RATES = (0.45, 0.25, 0.2, 0.1)
+MOTION_PROMPT_RATE = 0.3
+MOTION_PROMPT_FRAME_RATE = 0.7
+MOTION_POINTS = 5
+
+BCE_WEIGHT, DICE_WEIGHT, IOU_WEIGHT, PRESENCE_WEIGHT = 3.0, 2.0, 1.0, 1.0
+HIDDEN_WEIGHT = 1.5
+"""Weight of the object-score loss on frames in which the target is hidden."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Mean losses over the targets and frames of a step; `total` carries the gradient."""
+
+    total: Tensor
+    mask: float
+    iou: float
+    presence: float
+    mean_iou: float
+
+
+def initialize(model: Sam2Model) -> None:
+    """Fresh weights that listen to prompts and remember places from the first step on.
+
+    Queries and keys of the decoder's cross attentions start equal, so that a prompt finds its own
+    place; the rotary queries and keys of memory attention share a bias, so that a memory is first
+    read at its own place; masks are taken to be present.
+    """
+    base = model.base
+    transformer = base.sam_mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    with torch.no_grad():
+        for attention in attentions:
+            attention.q_proj.weight.mul_(2.0)
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.k_proj.bias.copy_(attention.q_proj.bias)
+        for layer in base.memory_attention.layers:
+            layer.cross_attn_image.q_proj.bias.fill_(0.6)
+            layer.cross_attn_image.k_proj.bias.fill_(0.6)
+        base.sam_prompt_encoder.no_mask_embed.weight.mul_(0.05)
+        base.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(3.0)
+
+
+def sample_points(masks: Tensor, count: int, generator: np.random.Generator) -> Tensor:
+    """`count` random pixels (B, count, 2), x and y, from masks (B, S, S); the center if empty."""
+    size = masks.shape[-1]
+    points = np.empty((len(masks), count, 2), np.float32)
+    for row, mask in enumerate(masks.numpy()):
+        inside = np.flatnonzero(mask)
+        if len(inside) == 0:
+            points[row] = size / 2
+            continue
+        chosen = inside[generator.integers(0, len(inside), count)]
+        points[row] = np.stack([chosen % size, chosen // size], axis=-1)
+    return torch.from_numpy(points)
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """Boxes (B, 2, 2), first and last corner x, y in pixels, of masks (B, S, S); 0 if empty."""
+    columns, rows = masks.any(1), masks.any(2)
+    size = masks.shape[-1]
+
+    def bounds(hit: Tensor) -> tuple[Tensor, Tensor]:
+        hit = hit.to(torch.uint8)
+        return hit.argmax(1), size - 1 - hit.flip(1).argmax(1)
+
+    (left, right), (top, bottom) = bounds(columns), bounds(rows)
+    boxes = torch.stack([left, top, right, bottom], 1).float()
+    return (boxes * masks.flatten(1).any(1)[:, None]).view(-1, 2, 2)
+
+
+def jitter_boxes(boxes: Tensor, generator: np.random.Generator, amount: float) -> Tensor:
+    """Move each corner of boxes (B, 2, 2) by up to `amount` of the box's width and height."""
+    extent = (boxes[:, 1] - boxes[:, 0])[:, None]
+    noise = torch.from_numpy(generator.uniform(-amount, amount, tuple(boxes.shape))).float()
+    return boxes + noise * extent
+
+
+def point_prompts(
+    kind: str, masks: Tensor, generator: np.random.Generator, device: torch.device
+) -> PointPrompts:
+    """User prompts of a kind for targets with masks (B, S, S)."""
+    parts, labels = [], []
+    if kind in ("box", "box_and_point", "motion"):
+        amount = 0.15 if kind == "motion" else 0.05
+        parts.append(jitter_boxes(tight_boxes(masks), generator, amount))
+        labels += [BOX_FIRST, BOX_LAST]
+    if kind in ("point", "box_and_point"):
+        parts.append(sample_points(masks, 1, generator))
+        labels += [POSITIVE]
+    if kind == "motion":
+        points = sample_points(masks, MOTION_POINTS, generator)
+        extent = (tight_boxes(masks)[:, 1] - tight_boxes(masks)[:, 0])[:, None]
+        noise = torch.from_numpy(generator.normal(0, 0.05, tuple(points.shape))).float()
+        parts.append(points + noise * extent)
+        labels += [POSITIVE] * MOTION_POINTS
+    coordinates = torch.cat(parts, dim=1)
+    label_rows = torch.tensor(labels, dtype=torch.int32).expand(len(masks), -1).clone()
+    label_rows[~masks.flatten(1).any(1)] = PADDING
+    return PointPrompts(coordinates.to(device), label_rows.to(device))
+
+
+def mask_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Losses per target of all four masks against the truth (B, s, s) at the decoder's size.
+
+    Returns:
+        mask loss (B, 4), IoU-prediction loss (B, 4), presence loss (B,), true IoU (B, 4).
+    """
+    logits = candidates.mask_logits.float()
+    target = truth[:, None].expand_as(logits)
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((2, 3))
+    probability = logits.sigmoid()
+    overlap = (probability * target).sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((2, 3)) + target.sum((2, 3)) + 1)
+    # Small targets count nearly as much as large ones: their share of the image scales the BCE.
+    share = truth.mean((1, 2)).clamp(0.02, 0.25)[:, None]
+    mask_loss = BCE_WEIGHT * bce * (0.12 / share).sqrt() + DICE_WEIGHT * dice
+    hard, hard_truth = logits > 0, target > 0.5
+    union = (hard | hard_truth).sum((2, 3)).clamp(min=1)
+    iou = (hard & hard_truth).sum((2, 3)) / union
+    present = (truth > 0.5).flatten(1).any(1)
+    weight = torch.where(present, 1.0, HIDDEN_WEIGHT)
+    presence_loss = weight * F.binary_cross_entropy_with_logits(
+        candidates.object_score[:, 0].float(), present.float(), reduction="none"
+    )
+    iou_loss = (candidates.predicted_iou.float() - iou).abs()
+    return mask_loss, iou_loss, presence_loss, iou
+
+
+def combine_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The training loss of one frame: token 0, the best alternative, and a little of all."""
+    mask_loss, iou_loss, presence_loss, iou = mask_losses(candidates, truth)
+    present = (truth > 0.5).flatten(1).any(1).float()
+    count = present.sum().clamp(min=1)
+    best = mask_loss[:, 1:].min(dim=1).values
+    masks = ((mask_loss[:, 0] + best + 0.3 * mask_loss.mean(1)) * present).sum() / count
+    ious = (iou_loss.mean(1) * present).sum() / count
+    presence = presence_loss.mean()
+    total = masks + IOU_WEIGHT * ious + PRESENCE_WEIGHT * presence
+    parts = {
+        "mask": masks.detach(),
+        "iou": ious.detach(),
+        "presence": presence.detach(),
+        "mean_iou": ((iou[:, 0] * present).sum() / count).detach(),
+    }
+    return total, parts
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    features: Tensor
+    pointer: Tensor
+
+
+def clip_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> StepLoss:
+    """Unroll a batch of clips, K targets each, and return the mean loss over all frames.
+
+    Args:
+        model: in training mode.
+        clip: N clips of T frames and K targets.
+        generator: draws prompts; the same state gives the same loss.
+    """
+    device = model.device
+    num_clips, length, size = clip.frames.shape[:3]
+    num_targets = clip.masks.shape[1]
+    masks = clip.masks.flatten(0, 1)
+    truth = F.interpolate(
+        masks.float(), size=(size // 4, size // 4), mode="bilinear", antialias=True
+    ).to(device)
+    images = model.normalize(clip.frames.flatten(0, 1))
+    features = model.encode_image(images)
+    owner = torch.arange(num_clips, device=device).repeat_interleave(num_targets) * length
+    kind = str(generator.choice(PROMPT_KINDS, p=PROMPT_RATES))
+    motion = generator.random() < MOTION_PROMPT_RATE
+    history: list[_Remembered] = []
+    losses, parts = [], []
+    for t in range(length):
+        seen = features.for_targets(owner + t)
+        if t == 0:
+            prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
+        else:
+            prediction, candidates = _propagated(
+                model, seen, history, masks[:, t], motion, generator
+            )
+        total, detail = combine_losses(candidates, truth[:, t])
+        losses.append(total)
+        parts.append(detail)
+        if t + 1 < length:
+            memory = model.encode_memory(seen, prediction, binarize=False)
+            history.append(_Remembered(memory, prediction.pointer))
+    means = {k: float(torch.stack([p[k] for p in parts]).mean()) for k in parts[0]}
+    return StepLoss(torch.stack(losses).mean(), **means)
+
+
+def image_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> StepLoss:
+    """Every frame of the clips as an image of its own, prompted by points or a box."""
+    num_clips, length = clip.frames.shape[:2]
+    frames = clip.frames.flatten(0, 1)[:, None]
+    masks = clip.masks.transpose(1, 2).flatten(0, 1)[:, :, None]
+    return clip_loss(model, Clip(frames, masks), generator)
+
+
+def _prompted(
+    model: Sam2Model, seen: ImageFeatures, kind: str, masks: Tensor, generator: np.random.Generator
+) -> tuple[Prediction, Candidates]:
+    if kind == "mask":
+        return model.mask_prompt(seen, masks[:, None].float().to(model.device))
+    points = point_prompts(kind, masks, generator, model.device)
+    candidates = model.decode(seen, model.without_memory(seen), points)
+    return model.choose(candidates, points.labels.shape[1]), candidates
+
+
+def _propagated(
+    model: Sam2Model,
+    seen: ImageFeatures,
+    history: list[_Remembered],
+    masks: Tensor,
+    motion: bool,
+    generator: np.random.Generator,
+) -> tuple[Prediction, Candidates]:
+    conditioned = model.attend_to_memory(seen, _recent_memory(model, history, len(masks)))
+    points = None
+    if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
+        points = point_prompts("motion", masks, generator, model.device)
+    candidates = model.decode(seen, conditioned, points)
+    num_points = 0 if points is None else points.labels.shape[1]
+    return model.choose(candidates, num_points), candidates
+
+
+def _recent_memory(model: Sam2Model, history: list[_Remembered], batch: int) -> MemorySelection:
+    """SAM 2's rule: the prompted frame, the six newest, their pointers."""
+    recent = history[1:][-model.num_memory_slots :]
+    newest = model.num_memory_slots
+    slots = [0] + list(range(newest - len(recent) + 1, newest + 1))
+    distances = list(range(len(recent), 0, -1))
+    ages = [len(history)] + distances
+    chosen = [history[0], *recent]
+    return MemorySelection(
+        features=[x.features for x in chosen],
+        slots=slots,
+        pointers=[x.pointer for x in chosen],
+        distances=[torch.full((batch,), float(a), device=model.device) for a in ages],
+    )
