@@ -12,7 +12,7 @@ import mosam_ros
 from mosam_ros import dds
 
 ROOT = Path(__file__).parents[1]
-RCLPY_TYPES = {"autostart": bool, "image_size": int, "num_threads": int}
+RCLPY_TYPES = {"autostart": bool, "image_size": int, "num_threads": int, "lost_after": int}
 
 
 def test_one_version_everywhere():

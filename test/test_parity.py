@@ -13,8 +13,7 @@ from PIL import Image
 from mosam_ros.mosam.checkpoints import LoadedModel, build_model, load_config, load_model
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.tracker import MosamTracker
-from mosam_ros.synthetic import SceneConfig, SyntheticScene
-from mosam_ros.training.data import FIRST_HELD_OUT_SEED
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
 NUM_FRAMES = 44
 LATE_FRAME = 20

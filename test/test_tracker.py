@@ -14,8 +14,7 @@ from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import TargetState
 from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
-from mosam_ros.synthetic import SCENARIOS, SceneConfig, SyntheticScene
-from mosam_ros.training.data import FIRST_HELD_OUT_SEED
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SCENARIOS, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
     height=240, width=320, num_frames=40, num_objects=3, speed=0.01, size=(0.3, 0.4)
@@ -137,8 +136,8 @@ def test_refining_by_points_corrects_the_mask(loaded, clip):
     assert mask_iou(tracker.track(clip[1].image).targets[0].mask, clip[1].masks[0]) > 0.5
 
 
-def test_bytes_held_and_time_do_not_grow(loaded, clip):
-    tracker = MosamTracker(loaded)
+def test_bytes_held_and_time_do_not_grow(clip):
+    tracker = MosamTracker(load_model("nano", device="cpu", image_size=96))
     tracker.add(Prompt.from_mask(clip[0].masks[0]))
     small = np.ascontiguousarray(clip[0].image[::4, ::4])
     held, seconds = {}, []

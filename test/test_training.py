@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mosam_ros.mosam.checkpoints import load_model, read_metadata
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED
 from mosam_ros.training.base import Stage, Trainer
-from mosam_ros.training.data import FIRST_HELD_OUT_SEED, ClipStream, make_clip
+from mosam_ros.training.data import ClipStream, make_clip
 from mosam_ros.training.model_steps import tight_boxes
 
 TINY = (

@@ -1,11 +1,21 @@
 """Procedural video with ground truth for the demo, the tests and the training."""
 
 from mosam_ros.synthetic.scene import (
+    FIRST_HELD_OUT_SEED,
     SCENARIOS,
     TARGET,
+    VISIBLE_PIXELS,
     SceneConfig,
     SceneFrame,
     SyntheticScene,
 )
 
-__all__ = ["SCENARIOS", "TARGET", "SceneConfig", "SceneFrame", "SyntheticScene"]
+__all__ = [
+    "FIRST_HELD_OUT_SEED",
+    "SCENARIOS",
+    "TARGET",
+    "VISIBLE_PIXELS",
+    "SceneConfig",
+    "SceneFrame",
+    "SyntheticScene",
+]

@@ -20,6 +20,12 @@ SPRITE_SIZE = 128
 TARGET = 0
 """Row of the target in `SceneFrame.masks`."""
 
+VISIBLE_PIXELS = 20
+"""An object with fewer visible pixels does not count as visible; one with none is hidden."""
+
+FIRST_HELD_OUT_SEED = 1_000_000_000
+"""Scenes with seeds from here on are never trained on: for validation, tests, demo, benchmarks."""
+
 
 @dataclass(frozen=True)
 class SceneConfig:

@@ -59,7 +59,7 @@ SCHEDULE = (
     Stage("short clips", 128, 3, 8, 3, 400, 1e-3),
     Stage("clips", 192, 4, 5, 3, 450, 6e-4),
     Stage("long clips", 192, 7, 3, 3, 200, 4e-4),
-    Stage("full size", 256, 5, 3, 3, 350, 3e-4),
+    Stage("full size", 256, 5, 3, 3, 750, 3e-4),
 )
 
 

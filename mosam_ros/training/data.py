@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from mosam_ros.synthetic import TARGET, SceneConfig, SyntheticScene
-
-FIRST_HELD_OUT_SEED = 1_000_000_000
-"""Scenes with seeds from here on are never trained on: for validation, tests and benchmarks."""
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET, SceneConfig, SyntheticScene
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,16 @@ from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.tracker import MosamTracker
-from mosam_ros.synthetic import SCENARIOS, TARGET, SceneFrame, SyntheticScene
-from mosam_ros.training.data import FIRST_HELD_OUT_SEED
+from mosam_ros.synthetic import (
+    FIRST_HELD_OUT_SEED,
+    SCENARIOS,
+    TARGET,
+    VISIBLE_PIXELS,
+    SceneFrame,
+    SyntheticScene,
+)
 
 PROMPT_KINDS = ("mask", "box", "point")
-MIN_VISIBLE_PIXELS = 20
-"""Fewer visible pixels count neither as visible nor as hidden."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def score_clip(loaded: LoadedModel, name: str, clip: list[SceneFrame], kind: str
         if index == 0:
             continue
         truth = frame.masks[TARGET]
-        if np.count_nonzero(truth) >= MIN_VISIBLE_PIXELS:
+        if np.count_nonzero(truth) >= VISIBLE_PIXELS:
             ious.append(mask_iou(result.mask, truth))
             repeated.append(mask_iou(first, truth))
             visible.append(result.object_score > 0)

@@ -1,0 +1,204 @@
+"""ROS messages to arrays, prompts and results, and back. Pure functions, no node in sight."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+
+import cv2
+import numpy as np
+from geometry_msgs.msg import Point32
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from mosam_ros.mosam.prompts import Prompt, PromptError
+from mosam_ros.mosam.results import Box, FrameResult, TargetResult
+from mosam_ros.msg import TargetSelection, TrackedTarget, TrackedTargetArray
+
+
+class ImageError(ValueError):
+    """An image message that cannot be used; the message says why and what to do."""
+
+
+# Encoding: channels of 8 bits, and how OpenCV turns them into RGB (None: they are RGB).
+ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+}
+
+
+def image_to_rgb(message: Image) -> NDArray[np.uint8]:
+    """The image as (height, width, 3) uint8 RGB; a view of the message's data where it can be.
+
+    Raises:
+        ImageError: unknown encoding, no pixels, or less data than the size asks for.
+    """
+    if message.encoding not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
+        raise ImageError(
+            f"the image's encoding is {message.encoding!r}; send one of these instead: {known}"
+        )
+    channels, to_rgb = ENCODINGS[message.encoding]
+    pixels = _rows(message, channels)
+    if to_rgb is not None:
+        return cv2.cvtColor(pixels, to_rgb)
+    return np.ascontiguousarray(pixels)
+
+
+def mask_from_image(message: Image) -> NDArray[np.bool_]:
+    """A mono8 mask as (height, width) bool; whatever is not zero is set.
+
+    Raises:
+        ImageError: another encoding, no pixels, or too little data.
+    """
+    if message.encoding not in ("mono8", "8UC1"):
+        raise ImageError(f"the mask's encoding is {message.encoding!r}: send mono8")
+    return _rows(message, 1)[..., 0] != 0
+
+
+def labels_from_image(message: Image) -> NDArray[np.uint16]:
+    """A mono16 label image as (height, width) uint16.
+
+    Raises:
+        ImageError: another encoding, no pixels, or too little data.
+    """
+    if message.encoding not in ("mono16", "16UC1"):
+        raise ImageError(f"the label image's encoding is {message.encoding!r}: send mono16")
+    dtype = np.dtype(np.uint16).newbyteorder(">" if message.is_bigendian else "<")
+    pixels = np.ascontiguousarray(_rows(message, 2)).view(dtype)[..., 0]
+    return pixels.astype(np.uint16, copy=False)
+
+
+def _rows(message: Image, pixel_bytes: int) -> NDArray[np.uint8]:
+    """The pixels (height, width, pixel_bytes) without the padding at the rows' ends, a view."""
+    height, width, step = message.height, message.width, message.step
+    if height == 0 or width == 0:
+        raise ImageError(f"the image has no pixels: its size is {width}x{height}")
+    if step < width * pixel_bytes:
+        raise ImageError(
+            f"the image's step is {step} bytes, but {width} pixels of {message.encoding} "
+            f"take {width * pixel_bytes}"
+        )
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size < height * step:
+        raise ImageError(
+            f"the image's data is too short: {data.size} bytes instead of {height * step} for "
+            f"{height} rows of {step}"
+        )
+    rows = data[: height * step].reshape(height, step)[:, : width * pixel_bytes]
+    return rows.reshape(height, width, pixel_bytes)
+
+
+def color_to_image(pixels: NDArray[np.uint8], encoding: str, header: Header) -> Image:
+    """An image message from (height, width, 3) uint8; `encoding` is rgb8 or bgr8."""
+    return _image(pixels, encoding, header)
+
+
+def mask_to_image(mask: NDArray[np.bool_], header: Header) -> Image:
+    """A mono8 message from (height, width) bool, 255 where it is set."""
+    return _image(mask.astype(np.uint8) * 255, "mono8", header)
+
+
+def labels_to_image(labels: NDArray[np.uint16], header: Header) -> Image:
+    """A mono16 message from (height, width) uint16."""
+    return _image(labels, "mono16", header)
+
+
+def _image(pixels: NDArray, encoding: str, header: Header) -> Image:
+    pixels = np.ascontiguousarray(pixels)
+    # The only assignment that rclpy does not check byte by byte is an array of unsigned bytes.
+    data = array("B")
+    data.frombytes(memoryview(pixels).cast("B"))
+    message = Image(header=header, encoding=encoding, is_bigendian=int(sys.byteorder == "big"))
+    message.height, message.width = pixels.shape[:2]
+    message.step = pixels.strides[0]
+    message.data = data
+    return message
+
+
+def prompt_from_selection(selection: TargetSelection) -> Prompt:
+    """What a SELECT or REFINE message says about the target.
+
+    Raises:
+        PromptError: nothing given, numbers that are not finite, parts that contradict each other.
+    """
+    points = np.array([(p.x, p.y) for p in selection.points], np.float32).reshape(-1, 2)
+    labels = np.array(selection.point_labels, np.int32)
+    if labels.size == 0:
+        labels = np.ones(len(points), np.int32)
+    return Prompt(points, labels, _box_corners(selection), _selected_mask(selection))
+
+
+def _box_corners(selection: TargetSelection) -> NDArray[np.float32] | None:
+    if len(selection.box) == 0:
+        return None
+    if len(selection.box) != 4:
+        raise PromptError(
+            f"the box has {len(selection.box)} numbers: give x, y, width and height, or none"
+        )
+    x, y, width, height = selection.box
+    return np.array([x, y, x + width, y + height], np.float32)
+
+
+def _selected_mask(selection: TargetSelection) -> NDArray[np.bool_] | None:
+    if selection.mask.height == 0:
+        return None
+    try:
+        return mask_from_image(selection.mask)
+    except ImageError as error:
+        raise PromptError(f"in the selection's mask, {error}") from error
+
+
+def targets_message(
+    result: FrameResult, header: Header, seconds_convert: float = 0.0
+) -> TrackedTargetArray:
+    """The result as a message with the processed frame's header.
+
+    Args:
+        result: what the tracker said about the frame.
+        header: the frame's, copied unchanged.
+        seconds_convert: time that it took to turn the frame's message into an image.
+    """
+    seconds = result.seconds
+    return TrackedTargetArray(
+        header=header,
+        targets=[
+            _target_message(target)
+            for target in sorted(result.targets, key=lambda target: target.target_id)
+        ],
+        seconds_convert=seconds_convert,
+        seconds_encode=seconds.encode,
+        seconds_decode=seconds.decode,
+        seconds_memory=seconds.memory,
+        seconds_motion=seconds.motion,
+        seconds_total=seconds_convert + seconds.total,
+    )
+
+
+def _target_message(target: TargetResult) -> TrackedTarget:
+    x, y = target.centroid or (0.0, 0.0)
+    return TrackedTarget(
+        id=target.target_id,
+        label=target.label,
+        state=int(target.state),
+        box=_region(target.box),
+        centroid=Point32(x=float(x), y=float(y)),
+        area=int(target.area),
+        mask_confidence=float(target.predicted_iou),
+        presence=target.presence,
+        frames_since_seen=int(target.frames_since_seen),
+    )
+
+
+def _region(box: Box | None) -> RegionOfInterest:
+    if box is None:
+        return RegionOfInterest()
+    return RegionOfInterest(
+        x_offset=int(box.x), y_offset=int(box.y), width=int(box.width), height=int(box.height)
+    )

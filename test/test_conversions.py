@@ -1,0 +1,254 @@
+"""ROS messages to arrays, prompts and results, and back."""
+
+from array import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
+
+from geometry_msgs.msg import Point32  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from mosam_ros.mosam.prompts import PromptError  # noqa: E402
+from mosam_ros.mosam.results import (  # noqa: E402
+    Box,
+    FrameResult,
+    StageSeconds,
+    TargetResult,
+    TargetState,
+)
+from mosam_ros.msg import TargetSelection, TrackedTarget  # noqa: E402
+from mosam_ros.nodes import conversions  # noqa: E402
+from mosam_ros.nodes.conversions import ImageError  # noqa: E402
+from mosam_ros.nodes.overlay import draw_overlay, target_color  # noqa: E402
+
+HEADER = Header(frame_id="lens")
+HEADER.stamp.sec, HEADER.stamp.nanosec = 12, 345
+
+RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+GRAY = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
+
+
+def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
+    rows = pixels.reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
+    height, width = pixels.shape[:2]
+    return Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=rows.shape[1],
+        data=array("B", rows.tobytes()),
+    )
+
+
+def with_alpha(pixels: np.ndarray) -> np.ndarray:
+    return np.dstack([pixels, np.full(pixels.shape[:2], 200, np.uint8)])
+
+
+@pytest.mark.parametrize("padding", [0, 5], ids=["tight", "padded"])
+@pytest.mark.parametrize(
+    ("encoding", "pixels"),
+    [
+        ("rgb8", RGB),
+        ("bgr8", RGB[..., ::-1]),
+        ("8UC3", RGB[..., ::-1]),
+        ("rgba8", with_alpha(RGB)),
+        ("bgra8", with_alpha(RGB[..., ::-1])),
+    ],
+)
+def test_color_images_become_rgb(encoding, pixels, padding):
+    rgb = conversions.image_to_rgb(image_message(pixels, encoding, padding))
+    assert rgb.dtype == np.uint8 and rgb.flags.c_contiguous
+    assert np.array_equal(rgb, RGB)
+
+
+@pytest.mark.parametrize("padding", [0, 5], ids=["tight", "padded"])
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
+def test_gray_images_become_rgb(encoding, padding):
+    rgb = conversions.image_to_rgb(image_message(GRAY, encoding, padding))
+    assert np.array_equal(rgb, np.dstack([GRAY] * 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoding": "nv12"}, "'nv12'.*rgb8, bgr8"),
+        ({"encoding": ""}, "encoding is ''"),
+        ({"width": 0}, "no pixels.*0x2"),
+        ({"height": 0}, "no pixels.*3x0"),
+        ({"step": 8}, "step is 8 bytes.*take 9"),
+        ({"data": array("B", bytes(17))}, "too short: 17 bytes instead of 18"),
+        ({"data": array("B")}, "too short: 0 bytes"),
+    ],
+)
+def test_unusable_images_are_named(changes, said):
+    message = image_message(RGB, "rgb8")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    with pytest.raises(ImageError, match=said):
+        conversions.image_to_rgb(message)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+def test_color_image_message(encoding):
+    message = conversions.color_to_image(RGB[:, ::-1], encoding, HEADER)
+    assert message.header == HEADER
+    assert (message.width, message.height, message.step) == (3, 2, 9)
+    assert message.encoding == encoding
+    assert message.data.tobytes() == np.ascontiguousarray(RGB[:, ::-1]).tobytes()
+
+
+def test_labels_come_back_from_their_message():
+    labels = np.array([[0, 1, 258], [65535, 3, 0]], np.uint16)
+    message = conversions.labels_to_image(labels, HEADER)
+    assert (message.encoding, message.step, len(message.data)) == ("mono16", 6, 12)
+    assert np.array_equal(conversions.labels_from_image(message), labels)
+
+
+def test_labels_of_a_machine_with_the_other_byte_order():
+    labels = np.array([[0, 1, 258], [65535, 3, 0]], np.uint16)
+    message = image_message(labels.astype(">u2").view(np.uint8), "mono16", padding=3)
+    message.width, message.is_bigendian = 3, 1
+    assert np.array_equal(conversions.labels_from_image(message), labels)
+
+
+def test_a_mask_comes_back_from_its_message():
+    mask = GRAY > 50
+    message = conversions.mask_to_image(mask, HEADER)
+    assert np.array_equal(conversions.mask_from_image(message), mask)
+    message.encoding = "rgb8"
+    with pytest.raises(ImageError, match="send mono8"):
+        conversions.mask_from_image(message)
+
+
+def test_points_with_labels():
+    selection = TargetSelection(points=[Point32(x=1.5, y=2.0), Point32(x=3.0, y=4.0)])
+    selection.point_labels = [1, 0]
+    prompt = conversions.prompt_from_selection(selection)
+    assert prompt.points.tolist() == [[1.5, 2.0], [3.0, 4.0]]
+    assert prompt.labels.tolist() == [1, 0]
+    assert prompt.box is None and prompt.mask is None
+
+
+def test_points_without_labels_are_all_on_the_target():
+    selection = TargetSelection(points=[Point32(x=1.0, y=2.0), Point32(x=3.0, y=4.0)])
+    assert conversions.prompt_from_selection(selection).labels.tolist() == [1, 1]
+
+
+def test_a_box_of_corner_and_size_becomes_two_corners():
+    selection = TargetSelection(box=[10.0, 20.0, 30.0, 40.0], points=[Point32(x=15.0, y=25.0)])
+    prompt = conversions.prompt_from_selection(selection)
+    assert prompt.box.tolist() == [10.0, 20.0, 40.0, 60.0]
+    assert len(prompt.points) == 1
+
+
+def test_a_mask_is_read():
+    mask = GRAY > 50
+    selection = TargetSelection(mask=conversions.mask_to_image(mask, HEADER))
+    assert np.array_equal(conversions.prompt_from_selection(selection).mask, mask)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "empty"),
+        ({"points": [Point32(x=NAN, y=1.0)]}, "finite"),
+        ({"box": [1.0, 2.0, NAN, 4.0]}, "finite"),
+        ({"box": [1.0, 2.0, 0.0, 4.0]}, "box is empty"),
+        ({"box": [1.0, 2.0, 3.0]}, "box has 3 numbers"),
+        ({"points": [Point32()], "point_labels": [1, 0]}, "1 points came with 2 labels"),
+        ({"points": [Point32()], "point_labels": [7]}, "labels are 1"),
+        ({"mask": image_message(RGB, "rgb8")}, "mask.*send mono8"),
+        ({"mask": image_message(0 * GRAY, "mono8")}, "mask is empty"),
+        ({"mask": image_message(GRAY, "mono8"), "points": [Point32()]}, "cannot be combined"),
+    ],
+)
+def test_unusable_selections_are_named(fields, said):
+    with pytest.raises(PromptError, match=said):
+        conversions.prompt_from_selection(TargetSelection(**fields))
+
+
+def target(target_id: int, mask: np.ndarray, **changes) -> TargetResult:
+    fields = {
+        "target_id": target_id,
+        "label": "cup",
+        "state": TargetState.TRACKED,
+        "mask": mask,
+        "box": Box(3, 4, 5, 6),
+        "centroid": (5.5, 6.5),
+        "area": 30,
+        "predicted_iou": 0.75,
+        "object_score": 0.0,
+        "frames_since_seen": 0,
+        "mask_logits": np.zeros((4, 4), np.float32),
+    }
+    return TargetResult(**{**fields, **changes})
+
+
+def frame_result(*targets: TargetResult) -> FrameResult:
+    seconds = StageSeconds(encode=0.01, decode=0.02, memory=0.03, motion=0.04, total=0.125)
+    return FrameResult(0, (20, 30), targets, (), seconds)
+
+
+def test_a_result_as_a_message():
+    gone = target(
+        2,
+        np.zeros((20, 30), bool),
+        state=TargetState.LOST,
+        box=None,
+        centroid=None,
+        area=0,
+        frames_since_seen=40,
+    )
+    result = frame_result(target(7, np.ones((20, 30), bool)), gone)
+    message = conversions.targets_message(result, HEADER, seconds_convert=0.0625)
+    assert message.header == HEADER
+    assert [t.id for t in message.targets] == [2, 7]
+    lost, seen = message.targets
+    assert (lost.state, lost.box.width, lost.area, lost.frames_since_seen) == (2, 0, 0, 40)
+    assert (seen.label, seen.state, seen.area) == ("cup", TrackedTarget.TRACKED, 30)
+    assert (seen.box.x_offset, seen.box.y_offset, seen.box.width, seen.box.height) == (3, 4, 5, 6)
+    assert (seen.centroid.x, seen.centroid.y) == (5.5, 6.5)
+    assert seen.mask_confidence == 0.75 and seen.presence == 0.5
+    assert not seen.motion_prompt.valid
+    assert message.seconds_convert == 0.0625
+    assert message.seconds_encode == pytest.approx(0.01)
+    assert message.seconds_motion == pytest.approx(0.04)
+    assert message.seconds_total == 0.1875
+
+
+def test_no_targets_make_an_empty_message():
+    message = conversions.targets_message(frame_result(), HEADER)
+    assert message.header == HEADER and not message.targets
+
+
+def test_the_overlay_tints_the_mask_and_leaves_the_rest():
+    picture = np.full((120, 160, 3), 50, np.uint8)
+    labels = np.zeros((120, 160), np.uint16)
+    labels[60:100, 50:120] = 3
+    message = conversions.targets_message(
+        frame_result(target(3, labels == 3, box=Box(50, 60, 70, 40))), HEADER
+    )
+    drawn = draw_overlay(picture, labels, message.targets)
+    assert (picture == 50).all()
+    expected = 0.55 * 50 + 0.45 * np.array(target_color(3))
+    assert np.abs(drawn[80, 85] - expected).max() <= 1
+    assert (drawn[110:, 130:] == 50).all()
+
+
+def test_a_hidden_target_is_still_named_in_the_overlay():
+    picture = np.zeros((120, 160, 3), np.uint8)
+    gone = TrackedTarget(id=3, state=TrackedTarget.OCCLUDED)
+    assert draw_overlay(picture, np.zeros((120, 160), np.uint16), [gone]).any()
+
+
+def test_neighboring_ids_have_different_colors():
+    colors = [target_color(i) for i in range(1, 12)]
+    assert len(set(colors)) == len(colors)
+    assert target_color(65535) == target_color(65535)
