@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mosam_ros.mosam.checkpoints import build_model, load_config, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
-from mosam_ros.training.data import ClipStream
+from mosam_ros.training.data import HIDE_RATE, ClipStream
 from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
 
 BETAS = (0.9, 0.98)
@@ -42,6 +42,9 @@ class Stage:
         steps: optimizer steps.
         learning_rate: at the start; it falls to a tenth along a cosine.
         single_images: train on each frame by itself (prompts only, no memory).
+        hide_rate: share of clips in which the target is hidden for some frames.
+        long_memory: pretend, on half of the steps, that the prompt lies long back and all object
+            pointers are there, as they are after the first frames of a stream.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Stage:
     steps: int
     learning_rate: float
     single_images: bool = False
+    hide_rate: float = HIDE_RATE
+    long_memory: bool = False
 
 
 SCHEDULE = (
@@ -60,6 +65,7 @@ SCHEDULE = (
     Stage("clips", 192, 4, 5, 3, 450, 6e-4),
     Stage("long clips", 192, 7, 3, 3, 200, 4e-4),
     Stage("full size", 256, 5, 3, 3, 750, 3e-4),
+    Stage("hiding", 256, 8, 3, 2, 300, 2.5e-4, hide_rate=0.75, long_memory=True),
 )
 
 
@@ -149,7 +155,13 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, num_workers: int, save_every: int) -> None:
         stream = ClipStream(
-            self.seed, stage.size, stage.clip_length, stage.num_clips, stage.num_targets, self.step
+            self.seed,
+            stage.size,
+            stage.clip_length,
+            stage.num_clips,
+            stage.num_targets,
+            self.step,
+            stage.hide_rate,
         )
         batches = iter(stream.loader(num_workers))
         recent: deque[dict] = deque(maxlen=50)
@@ -172,7 +184,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.base.train()
-        loss = (image_loss if stage.single_images else clip_loss)(self.model, clip, generator)
+        if stage.single_images:
+            loss = image_loss(self.model, clip, generator)
+        else:
+            loss = clip_loss(self.model, clip, generator, stage.long_memory)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.base.parameters(), GRADIENT_CLIP)

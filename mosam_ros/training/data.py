@@ -26,7 +26,13 @@ class Clip:
     masks: torch.Tensor
 
 
-def random_scene_config(rng: np.random.Generator, size: int, num_frames: int) -> SceneConfig:
+HIDE_RATE = 0.45
+"""Share of scenes in which the target is fully hidden or leaves, unless a stage asks for more."""
+
+
+def random_scene_config(
+    rng: np.random.Generator, size: int, num_frames: int, hide_rate: float = HIDE_RATE
+) -> SceneConfig:
     """A configuration drawn over all scenarios, from easy to crowded and hidden."""
     num_objects = int(rng.integers(3, 6))
     hides = rng.random()
@@ -42,10 +48,10 @@ def random_scene_config(rng: np.random.Generator, size: int, num_frames: int) ->
         scale_change=float(rng.uniform(0.0, 0.5)),
         deformation=float(rng.uniform(0.0, 0.1)),
         camera_motion=float(rng.uniform(0.0, 0.01)),
-        full_occlusions=int(hides < 0.3),
-        partial_occlusions=int(0.3 <= hides < 0.45),
-        exits=int(0.45 <= hides < 0.6),
-        hidden_frames=(2, num_frames // 3),
+        full_occlusions=int(hides < hide_rate * 2 / 3),
+        exits=int(hide_rate * 2 / 3 <= hides < hide_rate),
+        partial_occlusions=int(hide_rate <= hides < hide_rate + 0.15),
+        hidden_frames=(2, num_frames // 3) if hide_rate <= HIDE_RATE else (3, num_frames // 2),
         clutter=int(rng.integers(0, 14)),
         blur=float(rng.uniform(0.0, 1.2)),
         light_change=float(rng.uniform(0.0, 0.25)),
@@ -54,7 +60,7 @@ def random_scene_config(rng: np.random.Generator, size: int, num_frames: int) ->
 
 
 def make_clip(
-    seed: int, size: int, clip_length: int, num_targets: int
+    seed: int, size: int, clip_length: int, num_targets: int, hide_rate: float = HIDE_RATE
 ) -> tuple[np.ndarray, np.ndarray]:
     """One clip: frames (T, S, S, 3) uint8 and masks (K, T, S, S) bool.
 
@@ -63,9 +69,11 @@ def make_clip(
     """
     rng = np.random.default_rng([seed, 99])
     stride = int(rng.integers(1, 4)) if clip_length > 2 else int(rng.integers(4, 12))
-    scene_length = max(16, clip_length * stride + 4)
+    scene_length = clip_length * stride + 2
+    if hide_rate <= HIDE_RATE:
+        scene_length = max(16, scene_length + 2)
     for attempt in range(20):
-        config = random_scene_config(rng, size, scene_length)
+        config = random_scene_config(rng, size, scene_length, hide_rate)
         scene = SyntheticScene(seed * 20 + attempt, config)
         first = int(rng.integers(0, scene_length - clip_length * stride + 1))
         start = scene.frame(first)
@@ -116,6 +124,7 @@ class ClipStream(IterableDataset):
         num_clips: N per batch.
         num_targets: K per clip.
         first_batch: where to start (for resuming).
+        hide_rate: share of clips in which the target is hidden for some frames.
     """
 
     def __init__(
@@ -126,6 +135,7 @@ class ClipStream(IterableDataset):
         num_clips: int,
         num_targets: int,
         first_batch: int = 0,
+        hide_rate: float = HIDE_RATE,
     ) -> None:
         self.seed = seed
         self.size = size
@@ -133,12 +143,16 @@ class ClipStream(IterableDataset):
         self.num_clips = num_clips
         self.num_targets = num_targets
         self.first_batch = first_batch
+        self.hide_rate = hide_rate
 
     def batch(self, index: int) -> Clip:
         """Batch `index` of the stream."""
         rng = np.random.default_rng([self.seed, self.size, self.clip_length, index])
         seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, self.num_clips)
-        clips = [make_clip(int(s), self.size, self.clip_length, self.num_targets) for s in seeds]
+        clips = [
+            make_clip(int(s), self.size, self.clip_length, self.num_targets, self.hide_rate)
+            for s in seeds
+        ]
         frames, masks = (np.stack(x) for x in zip(*clips, strict=True))
         return Clip(torch.from_numpy(frames), torch.from_numpy(masks))
 

@@ -28,9 +28,11 @@ PROMPT_RATES = (0.45, 0.25, 0.2, 0.1)
 MOTION_PROMPT_RATE = 0.3
 MOTION_PROMPT_FRAME_RATE = 0.7
 MOTION_POINTS = 5
+MAX_GAP = 200
+"""Frames by which a prompt may be said to be older than it is."""
 
 BCE_WEIGHT, DICE_WEIGHT, IOU_WEIGHT, PRESENCE_WEIGHT = 3.0, 2.0, 1.0, 1.0
-HIDDEN_WEIGHT = 1.5
+HIDDEN_WEIGHT = 2.0
 """Weight of the object-score loss on frames in which the target is hidden."""
 
 
@@ -180,13 +182,16 @@ class _Remembered:
     pointer: Tensor
 
 
-def clip_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> StepLoss:
+def clip_loss(
+    model: Sam2Model, clip: Clip, generator: np.random.Generator, long_memory: bool = False
+) -> StepLoss:
     """Unroll a batch of clips, K targets each, and return the mean loss over all frames.
 
     Args:
         model: in training mode.
         clip: N clips of T frames and K targets.
         generator: draws prompts; the same state gives the same loss.
+        long_memory: on half of the steps pretend that the prompt lies long back.
     """
     device = model.device
     num_clips, length, size = clip.frames.shape[:3]
@@ -200,6 +205,7 @@ def clip_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> S
     owner = torch.arange(num_clips, device=device).repeat_interleave(num_targets) * length
     kind = str(generator.choice(PROMPT_KINDS, p=PROMPT_RATES))
     motion = generator.random() < MOTION_PROMPT_RATE
+    gap = int(generator.integers(1, MAX_GAP)) if long_memory and generator.random() < 0.5 else 0
     history: list[_Remembered] = []
     losses, parts = [], []
     for t in range(length):
@@ -208,7 +214,7 @@ def clip_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> S
             prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
         else:
             prediction, candidates = _propagated(
-                model, seen, history, masks[:, t], motion, generator
+                model, seen, history, masks[:, t], motion, generator, gap
             )
         total, detail = combine_losses(candidates, truth[:, t])
         losses.append(total)
@@ -245,8 +251,9 @@ def _propagated(
     masks: Tensor,
     motion: bool,
     generator: np.random.Generator,
+    gap: int,
 ) -> tuple[Prediction, Candidates]:
-    conditioned = model.attend_to_memory(seen, _recent_memory(model, history, len(masks)))
+    conditioned = model.attend_to_memory(seen, _recent_memory(model, history, len(masks), gap))
     points = None
     if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
         points = point_prompts("motion", masks, generator, model.device)
@@ -255,17 +262,25 @@ def _propagated(
     return model.choose(candidates, num_points), candidates
 
 
-def _recent_memory(model: Sam2Model, history: list[_Remembered], batch: int) -> MemorySelection:
-    """SAM 2's rule: the prompted frame, the six newest, their pointers."""
-    recent = history[1:][-model.num_memory_slots :]
+def _recent_memory(
+    model: Sam2Model, history: list[_Remembered], batch: int, gap: int
+) -> MemorySelection:
+    """SAM 2's rule: the prompted frame, the six newest, their pointers.
+
+    With a `gap` the prompt is said to be so many frames older than it is, and the pointers of the
+    frames between are made up from those there are.
+    """
     newest = model.num_memory_slots
+    recent = history[1:][-newest:]
     slots = [0] + list(range(newest - len(recent) + 1, newest + 1))
-    distances = list(range(len(recent), 0, -1))
-    ages = [len(history)] + distances
-    chosen = [history[0], *recent]
+    pointers = history[1:][::-1][: model.num_pointers]
+    if gap and pointers:
+        missing = min(gap, model.num_pointers - len(pointers))
+        pointers += [pointers[i % len(pointers)] for i in range(missing)]
+    ages = [len(history) + gap, *range(1, len(pointers) + 1)]
     return MemorySelection(
-        features=[x.features for x in chosen],
+        features=[x.features for x in (history[0], *recent)],
         slots=slots,
-        pointers=[x.pointer for x in chosen],
+        pointers=[x.pointer for x in (history[0], *pointers)],
         distances=[torch.full((batch,), float(a), device=model.device) for a in ages],
     )
