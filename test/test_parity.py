@@ -40,9 +40,16 @@ def frames(video: Path) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def prompts() -> dict[int, Prompt]:
     """Target 1 by its mask, target 2 by its box."""
-    masks = SyntheticScene(FIRST_HELD_OUT_SEED + 3, SCENE).frame(0).masks
-    y, x = np.nonzero(masks[1])
-    return {1: Prompt.from_mask(masks[0]), 2: Prompt.from_box(x.min(), y.min(), x.max(), y.max())}
+    return {1: Prompt.from_mask(true_masks(0)[0]), 2: box_around(true_masks(0)[1])}
+
+
+def true_masks(t: int) -> np.ndarray:
+    return SyntheticScene(FIRST_HELD_OUT_SEED + 3, SCENE).frame(t).masks
+
+
+def box_around(mask: np.ndarray) -> Prompt:
+    y, x = np.nonzero(mask)
+    return Prompt.from_box(x.min(), y.min(), x.max(), y.max())
 
 
 def bundled() -> LoadedModel:
@@ -52,7 +59,7 @@ def bundled() -> LoadedModel:
 def random_tiny() -> LoadedModel:
     torch.manual_seed(5)
     model = build_model("sam2.1_hiera_tiny", image_size=256)
-    return LoadedModel(model, torch.device("cpu"), torch.float32, "sam2.1_hiera_tiny")
+    return LoadedModel("sam2.1_hiera_tiny", model, torch.device("cpu"), torch.float32)
 
 
 def reference_logits(
@@ -123,6 +130,7 @@ def test_streaming_equals_sam2_video_predictor(make_model, video, frames, prompt
 def test_a_late_target_equals_sam2_and_leaves_the_first_unchanged(video, frames, prompts):
     loaded = bundled()
     alone = streamed_logits(loaded, frames, {1: prompts[1]}, {1: 0})
+    prompts = prompts | {2: box_around(true_masks(LATE_FRAME)[1])}
     late = {1: 0, 2: LATE_FRAME}
     together = streamed_logits(loaded, frames, prompts, late)
     assert largest_difference(alone[1], together[1]) <= 1e-4

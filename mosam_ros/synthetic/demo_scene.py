@@ -40,7 +40,7 @@ def demo_scene_config(width: int = 640, height: int = 480, num_frames: int = 160
         num_frames=num_frames,
         lead_in=12,
         num_objects=3,
-        num_lookalikes=0,
+        num_lookalikes=1,
         size=(0.30, 0.42),
         speed=0.012,
         scale_change=0.25,

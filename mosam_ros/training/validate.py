@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
-from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.synthetic import (
     FIRST_HELD_OUT_SEED,
@@ -26,6 +25,7 @@ from mosam_ros.synthetic import (
     SceneFrame,
     SyntheticScene,
 )
+from mosam_ros.training.prompting import prompt_for
 
 PROMPT_KINDS = ("mask", "box", "point")
 
@@ -63,17 +63,6 @@ def held_out_clips(count: int, seed: int, size: int) -> Iterator[tuple[str, list
             if first.visibility[TARGET] > 0.8 and first.masks[TARGET].mean() > 0.004:
                 break
         yield name, [scene.frame(t) for t in range(len(scene))]
-
-
-def prompt_for(kind: str, mask: np.ndarray) -> Prompt:
-    """The prompt of a kind that a careful user would give for this mask."""
-    if kind == "mask":
-        return Prompt.from_mask(mask)
-    y, x = np.nonzero(mask)
-    if kind == "box":
-        return Prompt.from_box(x.min(), y.min(), x.max() + 1, y.max() + 1)
-    nearest = np.hypot(x - x.mean(), y - y.mean()).argmin()
-    return Prompt.from_points([[x[nearest], y[nearest]]])
 
 
 def score_clip(loaded: LoadedModel, name: str, clip: list[SceneFrame], kind: str) -> ClipScore:
