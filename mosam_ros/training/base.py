@@ -221,7 +221,7 @@ class Trainer:
             stage = asdict(self.schedule[self.stage_index])
             history.append(stage | {"steps": self.step})
         metadata = {
-            "command": f"python -m mosam_ros.training.base --seed {self.seed}",
+            "command": f"python -m mosam_ros.training.base --out FOLDER --seed {self.seed}",
             "seed": self.seed,
             "stages": history,
             "training_hours": round(self.seconds / 3600, 2),

@@ -1,7 +1,7 @@
 """Where the object score crosses zero: between visible and hidden targets, on training scenes.
 
-Training balances many visible frames against few hidden ones, which leaves the score of a hidden
-target too high. A shift of the score's bias puts that right without touching any mask.
+Training balances many visible frames against few hidden ones, which can leave the score of a hidden
+target too high. A shift of the score's bias is tried against that, and kept only where it helps.
 """
 
 from __future__ import annotations
