@@ -12,7 +12,7 @@ from PIL import Image
 
 from mosam_ros.mosam.checkpoints import LoadedModel, build_model, load_config, load_model
 from mosam_ros.mosam.prompts import Prompt
-from mosam_ros.mosam.tracker import MosamTracker
+from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
 NUM_FRAMES = 44
@@ -100,7 +100,7 @@ def streamed_logits(
     prompts: dict[int, Prompt],
     first: dict[int, int],
 ) -> Logits:
-    tracker = MosamTracker(loaded)
+    tracker = MosamTracker(loaded, TrackerConfig.sam2())
     logits: Logits = {target: [] for target in prompts}
     for t, frame in enumerate(frames):
         for target, prompt in prompts.items():

@@ -13,7 +13,7 @@ from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import TargetState
-from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, TrackerConfig
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SCENARIOS, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
@@ -151,7 +151,7 @@ def test_bytes_held_and_time_do_not_grow(clip):
 
 
 def test_repeated_refining_is_bounded_and_a_removed_target_frees_its_memory(loaded, clip):
-    tracker = MosamTracker(loaded, TrackerConfig(max_prompted_frames=3))
+    tracker = MosamTracker(loaded, TrackerConfig(memory=MemoryConfig(max_prompted_frames=3)))
     prompt = Prompt.from_mask(clip[0].masks[0])
     target = tracker.add(prompt)
     held = []

@@ -16,7 +16,7 @@ MAX_POINTER_DISTANCE = 1000
 """Frames; the time code of a pointer to the prompted frame stops growing here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryEntry:
     """What is remembered of one target in one frame.
 
@@ -118,6 +118,77 @@ class Sam2Memory:
             pointers=pointers,
             distances=tuple(min(age(e), MAX_POINTER_DISTANCE) for e in pointers),
         )
+
+
+@dataclass(frozen=True)
+class TemporalSelection:
+    """MoSAM's rule (paper, section 3.3.1): prompted frames and the most reliable ones of a window.
+
+    Of the window's frames at a regular interval those with a predicted IoU and an object score
+    above their thresholds are taken, the newest first. Slots that stay free go to those of the rest
+    that pass `rank_threshold` and were seen, the highest sum of both scores first. The frames
+    chosen fill SAM 2's slots in time order; their pointers, and those of the other frames of the
+    window that pass, are read with them.
+
+    Attributes:
+        num_slots: frames whose maps are read beside the prompted ones (six).
+        num_pointers: frames whose pointers are read beside the prompted ones (fifteen).
+        iou_threshold: of the predicted IoU (figure 4c).
+        occlusion_threshold: of the object score (figure 4c).
+        rank_threshold: of the predicted IoU in the second round (figure 4d).
+        interval: frames between candidates.
+        window: the candidates are of so many newest frames.
+        keep_newest: take the newest frame in any case while the target is seen in it.
+    """
+
+    num_slots: int
+    num_pointers: int
+    iou_threshold: float = 0.7
+    occlusion_threshold: float = 0.0
+    rank_threshold: float = 0.6
+    interval: int = 1
+    window: int = 30
+    keep_newest: bool = False
+
+    def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
+        """The chosen frames, oldest first, in the newest slots."""
+        candidates = [
+            e
+            for e in reversed(bank.recent)
+            if frame_index - e.frame_index <= self.window
+            and (frame_index - 1 - e.frame_index) % self.interval == 0
+        ]
+        chosen, passed = self._select(candidates)
+        maps = sorted(chosen, key=lambda e: e.frame_index)
+        newest_slot = self.num_slots
+        slots = range(newest_slot - len(maps) + 1, newest_slot + 1)
+        pointers = (*bank.prompted, *passed[: self.num_pointers])
+        ages = [frame_index - e.frame_index for e in pointers]
+        return Recall(
+            memories=(*bank.prompted, *maps),
+            slots=(*(0 for _ in bank.prompted), *slots),
+            pointers=pointers,
+            distances=tuple(min(a, MAX_POINTER_DISTANCE) for a in ages),
+        )
+
+    def _select(self, candidates: list[MemoryEntry]) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
+        """The frames for the slots, and all that are good enough for a pointer; newest first."""
+        first = [e for e in candidates if self._is_reliable(e)]
+        if self.keep_newest and candidates and candidates[0].object_score > 0:
+            first = [candidates[0], *(e for e in first if e is not candidates[0])]
+        chosen = first[: self.num_slots]
+        rest = [e for e in candidates if e not in first and self._may_rank(e)]
+        rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)
+        chosen += rest[: self.num_slots - len(chosen)]
+        passed = [e for e in candidates if e in first or e in chosen]
+        return chosen, passed
+
+    def _is_reliable(self, entry: MemoryEntry) -> bool:
+        seen = entry.object_score > self.occlusion_threshold
+        return seen and entry.predicted_iou > self.iou_threshold
+
+    def _may_rank(self, entry: MemoryEntry) -> bool:
+        return entry.object_score > 0 and entry.predicted_iou > self.rank_threshold
 
 
 def batch_recalls(recalls: Sequence[Recall]) -> MemorySelection:

@@ -28,6 +28,27 @@ class Box:
 
 
 @dataclass(frozen=True)
+class MotionPrompt:
+    """Where a target is expected, in pixels of the camera's image.
+
+    Attributes:
+        time: that the forecast is for, in seconds of the frames' stamps.
+        valid: whether it can be trusted; else it is a guess.
+        key_points: (K, 2) float32 x, y: the centroid, then the points up, down, left, right of it.
+        box: (4,) float32 x_min, y_min, x_max, y_max, not cut to the image.
+        velocity: (2,) float32, of the centroid, pixels per second.
+        uncertainty: expected error of the forecast centroid, pixels; grows while hidden.
+    """
+
+    time: float
+    valid: bool
+    key_points: NDArray[np.float32]
+    box: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    uncertainty: float
+
+
+@dataclass(frozen=True)
 class TargetResult:
     """One target in one frame.
 
@@ -35,7 +56,8 @@ class TargetResult:
         target_id: 1 … 65535, stable while the target exists.
         label: the name given when it was added, or "".
         state: TRACKED, OCCLUDED (not in this frame), LOST (not for a long time).
-        mask: (height, width) bool at the camera's resolution; empty unless TRACKED.
+        mask: (height, width) bool at the camera's resolution; not empty while OCCLUDED or LOST only
+            where the model sees something that is not yet confirmed to be the target.
         box: the mask's tight box, None when the mask is empty.
         centroid: x, y of the mask in pixels, None when the mask is empty.
         area: pixels of the mask.
@@ -43,6 +65,8 @@ class TargetResult:
         object_score: logit, positive when the model sees the target.
         frames_since_seen: 0 when TRACKED.
         mask_logits: (S/4, S/4) float32 at the model's resolution.
+        motion_prompt: where it is expected in the next frame; None where nothing is known.
+        injected_prompt: the forecast with which this frame was prompted; None where there was none.
     """
 
     target_id: int
@@ -56,6 +80,8 @@ class TargetResult:
     object_score: float
     frames_since_seen: int
     mask_logits: NDArray[np.float32]
+    motion_prompt: MotionPrompt | None = None
+    injected_prompt: MotionPrompt | None = None
 
     @property
     def presence(self) -> float:

@@ -12,8 +12,10 @@ sam2's own `SAM2VideoPredictor`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -190,9 +192,17 @@ class Sam2Model:
             if images.is_cuda:
                 images = images.float()
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
-        mean = torch.tensor(PIXEL_MEAN, device=self.device)[:, None, None]
-        std = torch.tensor(PIXEL_STD, device=self.device)[:, None, None]
-        return (images.float().clamp(0, 255) / 255.0 - mean) / std
+        scale, shift = self._pixel_scale
+        return images.float().clamp(0, 255) * scale + shift
+
+    @cached_property
+    def _pixel_scale(self) -> tuple[Tensor, Tensor]:
+        """Factor and summand (3, 1, 1) that bring gray levels to the network's range."""
+        with _constants():
+            mean, std = (
+                torch.tensor(x, device=self.device)[:, None, None] for x in (PIXEL_MEAN, PIXEL_STD)
+            )
+            return 1 / (255.0 * std), -mean / std
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Run the image encoder on normalised images (N, 3, S, S)."""
@@ -221,19 +231,27 @@ class Sam2Model:
     def _memory_tokens(self, memory: MemorySelection) -> tuple[Tensor, Tensor]:
         """Memory maps and their spatial and temporal codes, each (tokens, B, C_mem)."""
         dtype = self.base.maskmem_tpos_enc.dtype
-        spatial = self._memory_position()
+        spatial = self._memory_position
         time_codes = self.base.maskmem_tpos_enc
         batch = memory.features[0].shape[0]
         tokens = torch.cat([x.to(dtype) for x in memory.features], dim=1).transpose(0, 1)
         positions = torch.cat([spatial + time_codes[-1 - slot] for slot in memory.slots])
         return tokens, positions.expand(-1, batch, -1)
 
+    @cached_property
     def _memory_position(self) -> Tensor:
         """The memory encoder's position code, (h·w, 1, C_mem); the same for every frame."""
         side = self.image_size // self.base.backbone_stride
-        grid = torch.empty(1, 1, side, side, device=self.device)
-        code = self.base.memory_encoder.position_encoding(grid)
+        with _constants():
+            grid = torch.empty(1, 1, side, side, device=self.device)
+            code = self.base.memory_encoder.position_encoding(grid)
         return code.flatten(2).permute(2, 0, 1)
+
+    @cached_property
+    def _image_position(self) -> Tensor:
+        """The mask decoder's position code, (1, C, h, w)."""
+        with _constants():
+            return self.base.sam_prompt_encoder.get_dense_pe()
 
     def _pointer_tokens(self, memory: MemorySelection) -> tuple[Tensor, Tensor]:
         """Object pointers cut into tokens of C_mem, their time codes, each (tokens, B, C_mem)."""
@@ -269,7 +287,7 @@ class Sam2Model:
         return Candidates(
             *self.base.sam_mask_decoder.predict_masks(
                 image_embeddings=conditioned,
-                image_pe=self.base.sam_prompt_encoder.get_dense_pe(),
+                image_pe=self._image_position,
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 repeat_image=False,
@@ -281,17 +299,21 @@ class Sam2Model:
         labels = torch.full((batch, 1), PADDING, dtype=torch.int32, device=self.device)
         return PointPrompts(torch.zeros(batch, 1, 2, device=self.device), labels)
 
-    def choose(self, candidates: Candidates, num_points: int) -> Prediction:
+    def choose(
+        self, candidates: Candidates, num_points: int, preference: Tensor | None = None
+    ) -> Prediction:
         """Choose a mask as SAM 2 does: of three alternatives for no or one point, else the single
         mask unless it is unstable. An absent target's mask is emptied.
 
         Args:
             candidates: the decoder's output.
             num_points: points in the prompt, a box counts as two, padding not.
+            preference: (B, 3), added to the alternatives' predicted IoU before one is chosen.
         """
         rows = torch.arange(len(candidates.tokens), device=self.device)
         if num_points <= self.base.multimask_max_pt_num:
-            best = candidates.predicted_iou[:, 1:].argmax(dim=1) + 1
+            quality = candidates.predicted_iou[:, 1:]
+            best = (quality if preference is None else quality + preference).argmax(dim=1) + 1
             mask_logits = candidates.mask_logits[rows, best][:, None]
             predicted_iou = candidates.predicted_iou[rows, best]
             token = candidates.tokens[rows, best]
@@ -335,7 +357,11 @@ class Sam2Model:
         return Prediction(logits, iou, score, pointer), candidates
 
     def encode_memory(
-        self, features: ImageFeatures, prediction: Prediction, binarize: bool
+        self,
+        features: ImageFeatures,
+        prediction: Prediction,
+        binarize: bool,
+        foreground_threshold: float = 0.0,
     ) -> Tensor:
         """Encode a frame and its mask into a memory (B, h·w, C_mem).
 
@@ -343,6 +369,8 @@ class Sam2Model:
             features: of the frame, with B rows.
             prediction: the mask to remember and the object score.
             binarize: harden the mask, as SAM 2 does for masks that a user prompted.
+            foreground_threshold: pixels with a lower foreground probability are remembered as
+                background (paper, section 3.3.2); 0 keeps every pixel as it is.
         """
         base = self.base
         logits = F.interpolate(
@@ -352,12 +380,21 @@ class Sam2Model:
             align_corners=False,
         )
         probability = (logits > 0).to(logits.dtype) if binarize else logits.sigmoid()
+        if foreground_threshold > 0:
+            probability = torch.where(probability >= foreground_threshold, probability, 0.0)
         scaled = probability * base.sigmoid_scale_for_mem_enc + base.sigmoid_bias_for_mem_enc
         memory = base.memory_encoder(features.coarse, scaled, skip_mask_sigmoid=True)
         absent = (prediction.object_score <= 0)[..., None, None]
         embedding = base.no_obj_embed_spatial[..., None, None]
         memory_map = memory["vision_features"] + absent * embedding
         return memory_map.flatten(2).transpose(1, 2)
+
+
+@contextmanager
+def _constants() -> Iterator[None]:
+    """Tensors made here may be used with and without gradients, whoever asks for them first."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _require_sam21(base: SAM2Base) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable
+from collections import deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mosam_ros.mosam.checkpoints import LoadedModel
-from mosam_ros.mosam.memory import MemoryBank, MemoryEntry, Recall, Sam2Memory, batch_recalls
+from mosam_ros.mosam.memory import (
+    MemoryBank,
+    MemoryEntry,
+    MemoryPolicy,
+    Recall,
+    Sam2Memory,
+    TemporalSelection,
+    batch_recalls,
+)
+from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, make_flow, target_region
+from mosam_ros.mosam.motion.forecast import Forecaster
+from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
+from mosam_ros.mosam.motion.preference import forecast_preference
+from mosam_ros.mosam.presence import Presence
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import (
     Box,
     FrameResult,
+    MotionPrompt,
     RejectedPrompt,
     StageSeconds,
     TargetResult,
@@ -27,49 +43,139 @@ from mosam_ros.mosam.sam2_model import (
     BOX_FIRST,
     BOX_LAST,
     LOGIT_LIMIT,
+    POSITIVE,
+    Candidates,
     ImageFeatures,
     PointPrompts,
     Prediction,
     Sam2Model,
 )
 
+MIN_AREA_RATIO = 0.5
+"""A mask smaller than this share of its usual area is taken to be partly hidden."""
+
 MAX_TARGET_ID = 65535
 """Ids are the values of a 16-bit label image; 0 is no target."""
 
 
+FRAME_INTERVAL = 1 / 30
+"""Seconds between frames that come without stamps."""
+
+
 @dataclass(frozen=True)
-class TrackerConfig:
-    """Settings of the tracker.
+class MotionConfig:
+    """Motion-guided prompting (paper, section 3.2); its parts can be switched off one by one.
 
     Attributes:
-        lost_after: frames without the target after which OCCLUDED becomes LOST.
+        sparse: prompt with the forecast key points.
+        dense: prompt with the forecast box, from optical flow where it holds.
+        num_key_points: 1, 5, 9, … (figure 4a).
+        flow: the optical flow method, one of `FLOW_METHODS`.
+        flow_interval: frames between the two images of the flow (figure 4b).
+        reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
+    """
+
+    sparse: bool = True
+    dense: bool = True
+    num_key_points: int = 5
+    flow: str = "dis"
+    flow_interval: int = 1
+    reliable_iou: float = 0.6
+
+    def __post_init__(self) -> None:
+        require_key_point_count(self.num_key_points)
+        if self.flow_interval < 1:
+            raise ValueError(f"flow_interval is 1 or more frames, not {self.flow_interval}")
+
+    @property
+    def prompts(self) -> bool:
+        """Whether frames are prompted at all."""
+        return self.sparse or self.dense
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Spatial-temporal memory selection (paper, section 3.3); either part can be switched off.
+
+    Attributes:
+        temporal: choose the remembered frames by their scores, else SAM 2's newest six.
+        spatial: remember unsure pixels as background.
+        iou_threshold, occlusion_threshold, rank_threshold, interval, window: see
+            `TemporalSelection`.
+        foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
     """
 
-    lost_after: int = 30
+    temporal: bool = True
+    spatial: bool = True
+    iou_threshold: float = 0.7
+    occlusion_threshold: float = 0.0
+    rank_threshold: float = 0.6
+    interval: int = 1
+    window: int = 30
+    foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Settings of the tracker: full MoSAM unless told otherwise.
+
+    Attributes:
+        motion: motion-guided prompting.
+        memory: memory selection.
+        lost_after: frames without the target after which OCCLUDED becomes LOST.
+    """
+
+    motion: MotionConfig = MotionConfig()
+    memory: MemoryConfig = MemoryConfig()
+    lost_after: int = 30
+
+    @classmethod
+    def sam2(cls) -> TrackerConfig:
+        """Plain SAM 2: no motion prompts, no memory selection."""
+        motion = MotionConfig(sparse=False, dense=False)
+        return cls(motion, MemoryConfig(temporal=False, spatial=False))
 
 
 @dataclass
 class _Target:
-    """All state of one target between frames."""
+    """All state of one target between frames.
+
+    `forecast` is for the frame being tracked; `areas` are those of the last reliable masks.
+    """
 
     target_id: int
     label: str
     bank: MemoryBank
+    forecaster: Forecaster
+    presence: Presence
     prompt: Prompt | None = None
-    frames_since_seen: int = 0
+    forecast: MotionPrompt | None = None
+    was_reliable: bool = False
+    areas: deque[int] = field(default_factory=lambda: deque(maxlen=5))
 
     @property
     def is_new(self) -> bool:
         return not self.bank.prompted
 
+    @property
+    def is_hidden(self) -> bool:
+        return self.presence.state is not TargetState.TRACKED
+
+    @property
+    def motion_prompt(self) -> MotionPrompt | None:
+        """The forecast to prompt with: one to be trusted, for a target that is in sight."""
+        forecast = self.forecast
+        trusted = forecast is not None and forecast.valid and self.was_reliable
+        return forecast if trusted and not self.is_hidden and self.prompt is None else None
+
 
 @dataclass(frozen=True)
 class _Group:
-    """Targets decoded in one batch, and what came out; row b belongs to `targets[b]`."""
+    """A batch and what came out; row b belongs to `batch.targets[b]`."""
 
-    targets: list[_Target]
+    batch: _Batch
     prediction: Prediction
     memory: Tensor
 
@@ -95,11 +201,32 @@ class MosamTracker:
         self.config = config or TrackerConfig()
         self._loaded = loaded
         self._model: Sam2Model = loaded.model
-        self._policy = Sam2Memory(self._model.num_memory_slots, self._model.num_pointers)
+        self._policy = self._make_policy()
+        self._flow = self._make_flow()
+        self._past_frames: deque[_PastFrame] = deque(maxlen=self.config.motion.flow_interval)
+        self._time = 0.0
         self._memory_dtype = torch.float16 if loaded.precision == torch.float16 else torch.bfloat16
         self._targets: dict[int, _Target] = {}
         self._last_id = 0
         self._frame_index = 0
+
+    def _make_policy(self) -> MemoryPolicy:
+        memory, model = self.config.memory, self._model
+        if not memory.temporal:
+            return Sam2Memory(model.num_memory_slots, model.num_pointers)
+        return TemporalSelection(
+            model.num_memory_slots,
+            model.num_pointers,
+            memory.iou_threshold,
+            memory.occlusion_threshold,
+            memory.rank_threshold,
+            memory.interval,
+            memory.window,
+        )
+
+    def _make_flow(self) -> FlowEstimator | None:
+        motion = self.config.motion
+        return make_flow(motion.flow, self._loaded.device) if motion.dense else None
 
     @property
     def target_ids(self) -> tuple[int, ...]:
@@ -128,8 +255,16 @@ class MosamTracker:
                 f"target id {target_id} is in use: refine that target, or remove it first"
             )
         self._last_id = max(self._last_id, target_id)
-        bank = MemoryBank(self.config.max_prompted_frames, self._model.num_pointers)
-        self._targets[target_id] = _Target(target_id, label, bank, prompt)
+        memory = self.config.memory
+        num_recent = memory.window if memory.temporal else self._model.num_pointers
+        self._targets[target_id] = _Target(
+            target_id,
+            label,
+            MemoryBank(memory.max_prompted_frames, num_recent),
+            Forecaster(self.config.motion.num_key_points),
+            Presence(self.config.lost_after),
+            prompt,
+        )
         return target_id
 
     def _next_id(self) -> int:
@@ -173,11 +308,14 @@ class MosamTracker:
         storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
         return sum(storages.values())
 
-    def track(self, frame: NDArray[np.uint8]) -> FrameResult:
+    def track(self, frame: NDArray[np.uint8], stamp: float | None = None) -> FrameResult:
         """Find all targets in the next frame of the stream.
 
         Args:
-            frame: (height, width, 3) uint8 RGB; the size may change between frames.
+            frame: (height, width, 3) uint8 RGB; the size may change between frames, which starts
+                the targets' motion anew.
+            stamp: when the frame was taken, in seconds; None where frames come at a steady 30 Hz.
+                A stamp that is not later than the last one starts the targets' motion anew.
 
         Returns:
             Every target's mask, box, state and scores, and the prompts that did not fit.
@@ -188,6 +326,7 @@ class MosamTracker:
         height, width = _require_rgb(frame)
         clock = _StageClock(self._loaded.device)
         rejected = self._fit_prompts(height, width)
+        self._advance_time(self._time + FRAME_INTERVAL if stamp is None else stamp, (height, width))
         results: tuple[TargetResult, ...] = ()
         if self._targets:
             with torch.inference_mode(), self._loaded.autocast():
@@ -197,6 +336,17 @@ class MosamTracker:
         )
         self._frame_index += 1
         return result
+
+    def _advance_time(self, time: float, size: tuple[int, int]) -> None:
+        """Go on to the time of this frame and say where each target is expected in it."""
+        past = self._past_frames
+        if past and (time <= self._time or past[-1].image_size != size):
+            past.clear()
+            for target in self._targets.values():
+                target.forecaster.reset()
+        self._time = time
+        for target in self._targets.values():
+            target.forecast = target.forecaster.predict(time, size)
 
     def _fit_prompts(self, height: int, width: int) -> list[RejectedPrompt]:
         """Cut pending prompts to the frame; drop those that lie outside it, with new targets."""
@@ -216,50 +366,82 @@ class MosamTracker:
     def _track_targets(
         self, frame: NDArray[np.uint8], clock: _StageClock
     ) -> tuple[TargetResult, ...]:
-        size = frame.shape[:2]
+        size = (frame.shape[0], frame.shape[1])
         pixels = torch.from_numpy(frame if frame.flags.writeable else frame.copy())
         features = self._model.encode_image(self._model.normalize(pixels[None]))
         clock.mark("encode")
-        decoded = [(g, self._decode(g, features, size)) for g in self._group_targets()]
+        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches()]
         clock.mark("decode")
-        groups = [self._remember(targets, p, features) for targets, p in decoded]
+        groups = [self._remember(batch, p, features) for batch, p in decoded]
         clock.mark("memory")
         readout = _Readout.of([g.prediction for g in groups], size)
-        results = self._conclude(groups, readout)
+        self._store(groups, readout)
+        prompts = self._observe_motion(groups, readout, frame, features)
+        clock.mark("motion")
+        results = self._results(groups, readout, prompts)
         return tuple(results[target_id] for target_id in self._targets)
 
-    def _group_targets(self) -> Iterable[list[_Target]]:
-        """Targets that can share a batch: equal memories and the same kind of prompt."""
-        groups: dict[Hashable, list[_Target]] = {}
+    def _batches(self) -> list[_Batch]:
+        """Targets that can share a batch: equal memories and the same kind of prompts."""
+        batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
-            layout = None if target.is_new else self._recall(target).layout
-            groups.setdefault((layout, _prompt_kind(target.prompt)), []).append(target)
-        return groups.values()
+            recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
+            guide = target.motion_prompt if self.config.motion.prompts else None
+            key = (recall and recall.layout, _prompt_kind(target.prompt), guide is not None)
+            batch = batches.setdefault(key, _Batch([], [], []))
+            batch.targets.append(target)
+            if recall is not None:
+                batch.recalls.append(recall)
+            if guide is not None:
+                batch.guides.append(guide)
+        return list(batches.values())
 
-    def _recall(self, target: _Target) -> Recall:
-        return self._policy.recall(target.bank, self._frame_index)
-
-    def _decode(
-        self, targets: list[_Target], image: ImageFeatures, size: tuple[int, int]
-    ) -> Prediction:
-        """Decode one group: from its masks, its points, its memory, or memory and points."""
-        features = image.expand(len(targets))
-        prompts = [t.prompt for t in targets if t.prompt is not None]
+    def _decode(self, batch: _Batch, image: ImageFeatures, size: tuple[int, int]) -> Prediction:
+        """Decode one batch: from its masks, its points, its memory, or memory and points."""
+        features = image.expand(len(batch.targets))
+        prompts = [t.prompt for t in batch.targets if t.prompt is not None]
         if prompts and prompts[0].mask is not None:
             return self._model.mask_prompt(features, self._mask_batch(prompts))[0]
         points = self._point_batch(prompts, size) if prompts else None
-        if targets[0].is_new:
+        if not batch.recalls:
             assert points is not None
             candidates = self._model.decode(features, self._model.without_memory(features), points)
             return self._model.choose(candidates, prompts[0].num_points)
-        recalls = batch_recalls([self._recall(t) for t in targets])
-        conditioned = self._model.attend_to_memory(features, recalls)
-        tracked = self._model.choose(self._model.decode(features, conditioned), 0)
+        conditioned = self._model.attend_to_memory(features, batch_recalls(batch.recalls))
+        tracked = self._follow(batch, features, conditioned, size)
         if points is None:
             return tracked
         previous = tracked.mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         corrected = self._model.decode(features, conditioned, points, previous)
         return self._model.choose(corrected, prompts[0].num_points)
+
+    def _follow(
+        self, batch: _Batch, features: ImageFeatures, conditioned: Tensor, size: tuple[int, int]
+    ) -> Prediction:
+        """Find targets by their memory, with motion prompts where they are to be trusted."""
+        if batch.guides:
+            points = self._motion_points(batch.guides, size)
+            candidates = self._model.decode(features, conditioned, points)
+            return self._model.choose(candidates, points.labels.shape[1])
+        candidates = self._model.decode(features, conditioned)
+        return self._model.choose(candidates, 0, self._preference(batch, candidates, size))
+
+    def _motion_points(self, guides: list[MotionPrompt], size: tuple[int, int]) -> PointPrompts:
+        """Forecasts as prompts: box corners, then key points on the object."""
+        motion = self.config.motion
+        rows = [_prompt_points(guide, motion, size) for guide in guides]
+        labels = [BOX_FIRST, BOX_LAST] if motion.dense else []
+        labels += [POSITIVE] * motion.num_key_points if motion.sparse else []
+        return self._to_model(rows, [labels] * len(rows), size)
+
+    def _preference(
+        self, batch: _Batch, candidates: Candidates, size: tuple[int, int]
+    ) -> Tensor | None:
+        """A bonus for masks where hidden targets are expected to come back."""
+        forecasts = [t.forecast if t.is_hidden else None for t in batch.targets]
+        if not self.config.motion.prompts or not any(forecasts):
+            return None
+        return forecast_preference(candidates.mask_logits[:, 1:], forecasts, size)
 
     def _mask_batch(self, prompts: list[Prompt]) -> Tensor:
         """Masks (B, 1, S, S) of 0 and 1 at the model's size."""
@@ -273,79 +455,159 @@ class MosamTracker:
 
     def _point_batch(self, prompts: list[Prompt], size: tuple[int, int]) -> PointPrompts:
         """Box corners, then points, in pixels of the model's image."""
-        scale = self._model.image_size / np.array(size[::-1], np.float32)
         rows, labels = [], []
         for prompt in prompts:
             corners = np.zeros((0, 2)) if prompt.box is None else prompt.box.reshape(2, 2)
             marks = [] if prompt.box is None else [BOX_FIRST, BOX_LAST]
-            rows.append(np.concatenate([corners, prompt.points]) * scale)
+            rows.append(np.concatenate([corners, prompt.points]))
             labels.append([*marks, *prompt.labels])
+        return self._to_model(rows, labels, size)
+
+    def _to_model(
+        self, rows: list[NDArray], labels: list[list[int]], size: tuple[int, int]
+    ) -> PointPrompts:
+        """Points (P, 2) in pixels of the camera, a row per target, on the device."""
+        scale = self._model.image_size / np.array(size[::-1], np.float32)
         device = self._loaded.device
+        points = torch.from_numpy((np.stack(rows) * scale).astype(np.float32))
         return PointPrompts(
-            torch.tensor(np.stack(rows), dtype=torch.float32, device=device),
-            torch.tensor(np.stack(labels), dtype=torch.int32, device=device),
+            points.to(device, non_blocking=True),
+            torch.tensor(labels, dtype=torch.int32).to(device, non_blocking=True),
         )
 
-    def _remember(
-        self, targets: list[_Target], prediction: Prediction, image: ImageFeatures
-    ) -> _Group:
-        """Encode the group's memories; masks that a user prompted are hardened, as in SAM 2."""
-        features = image.expand(len(targets))
-        prompted = targets[0].prompt is not None
-        memory = self._model.encode_memory(features, prediction, binarize=prompted)
-        return _Group(targets, prediction, memory)
+    def _remember(self, batch: _Batch, prediction: Prediction, image: ImageFeatures) -> _Group:
+        """Encode the batch's memories; masks that a user prompted are hardened, as in SAM 2."""
+        features = image.expand(len(batch.targets))
+        prompted = batch.targets[0].prompt is not None
+        memory = self.config.memory
+        threshold = memory.foreground_threshold if memory.spatial and not prompted else 0.0
+        encoded = self._model.encode_memory(features, prediction, prompted, threshold)
+        return _Group(batch, prediction, encoded)
 
-    def _conclude(self, groups: list[_Group], readout: _Readout) -> dict[int, TargetResult]:
-        """Store memories and write results, now that scores are on the host."""
+    def _store(self, groups: list[_Group], readout: _Readout) -> None:
+        """Put the frame into every target's memory, now that its scores are on the host."""
+        for row, target, group, index in _rows(groups):
+            entry = MemoryEntry(
+                self._frame_index,
+                group.memory[index].to(self._memory_dtype, copy=True),
+                group.prediction.pointer[index].clone(),
+                float(readout.predicted_iou[row]),
+                float(readout.object_score[row]),
+            )
+            if target.prompt is not None:
+                target.bank.add_prompted(entry)
+            else:
+                target.bank.add(entry)
+
+    def _observe_motion(
+        self,
+        groups: list[_Group],
+        readout: _Readout,
+        frame: NDArray[np.uint8],
+        features: ImageFeatures,
+    ) -> list[MotionPrompt | None]:
+        """Update states and motion; returns each row's forecast for the next frame."""
+        size = (frame.shape[0], frame.shape[1])
+        geometry = readout.geometry
+        points = key_points(readout.masks, geometry.centroids, self.config.motion.num_key_points)
+        past = self._past_frames[0] if len(self._past_frames) == self._past_frames.maxlen else None
+        kept = None if self._flow is None else self._flow.prepare(frame, features.coarse)
+        next_time = self._time + self._frame_interval()
+        forecasts = []
+        for row, target, _, _ in _rows(groups):
+            self._update_state(target, readout, row)
+            if target.was_reliable:
+                flow = None
+                if past is not None and self._flow is not None:
+                    flow = self._flow_velocity(readout.masks[row], geometry.boxes[row], past, kept)
+                target.forecaster.observe(self._time, geometry.boxes[row], points[row], flow)
+            forecasts.append(target.forecaster.predict(next_time, size))
+        self._past_frames.append(_PastFrame(self._time, size, kept))
+        return forecasts
+
+    def _frame_interval(self) -> float:
+        """Seconds to the next frame, taken to be as many as since the last one."""
+        return self._time - self._past_frames[-1].time if self._past_frames else FRAME_INTERVAL
+
+    def _update_state(self, target: _Target, readout: _Readout, row: int) -> None:
+        """Update the target's state, and whether its mask can be trusted to teach motion: it is
+        seen, sure, and has not suddenly lost much of its area, as behind an occluder's edge.
+        """
+        area = int(readout.geometry.areas[row])
+        iou = float(readout.predicted_iou[row])
+        prompted = target.prompt is not None
+        state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
+        usual = float(np.median(target.areas)) if target.areas and not prompted else 0.0
+        sure = iou > self.config.motion.reliable_iou and area > MIN_AREA_RATIO * usual
+        target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
+        if state is TargetState.TRACKED:
+            target.areas.append(area)
+
+    def _flow_velocity(
+        self, mask: NDArray[np.bool_], box: NDArray[np.float64], past: _PastFrame, current: object
+    ) -> NDArray[np.float64] | None:
+        """Pixels per second of the edges of a target's box, by its flow; None if that is broken."""
+        assert self._flow is not None
+        field = self._flow.estimate(past.kept, current, target_region(box, past.image_size))
+        motion = dense_motion(mask, field)
+        return None if motion is None else motion.box_motion / (self._time - past.time)
+
+    def _results(
+        self, groups: list[_Group], readout: _Readout, forecasts: list[MotionPrompt | None]
+    ) -> dict[int, TargetResult]:
         results = {}
-        row = 0
-        for group in groups:
-            for index, target in enumerate(group.targets):
-                self._store(target, group, index, readout, row)
-                results[target.target_id] = self._result(target, readout, row)
-                row += 1
+        for row, target, group, index in _rows(groups):
+            guides = group.batch.guides
+            results[target.target_id] = TargetResult(
+                target_id=target.target_id,
+                label=target.label,
+                state=target.presence.state,
+                mask=readout.masks[row],
+                box=_box(readout.geometry, row),
+                centroid=_centroid(readout.geometry, row),
+                area=int(readout.geometry.areas[row]),
+                predicted_iou=float(readout.predicted_iou[row]),
+                object_score=float(readout.object_score[row]),
+                frames_since_seen=target.presence.frames_since_tracked,
+                mask_logits=readout.mask_logits[row],
+                motion_prompt=forecasts[row],
+                injected_prompt=guides[index] if guides else None,
+            )
+            target.prompt = None
         return results
 
-    def _store(
-        self, target: _Target, group: _Group, index: int, readout: _Readout, row: int
-    ) -> None:
-        entry = MemoryEntry(
-            self._frame_index,
-            group.memory[index].to(self._memory_dtype, copy=True),
-            group.prediction.pointer[index].clone(),
-            float(readout.predicted_iou[row]),
-            float(readout.object_score[row]),
-        )
-        if target.prompt is not None:
-            target.bank.add_prompted(entry)
-            target.prompt = None
-        else:
-            target.bank.add(entry)
 
-    def _result(self, target: _Target, readout: _Readout, row: int) -> TargetResult:
-        mask = readout.masks[row]
-        box, centroid, area = _describe(mask)
-        seen = area > 0 and readout.object_score[row] > 0
-        target.frames_since_seen = 0 if seen else target.frames_since_seen + 1
-        return TargetResult(
-            target_id=target.target_id,
-            label=target.label,
-            state=self._state(target),
-            mask=mask,
-            box=box,
-            centroid=centroid,
-            area=area,
-            predicted_iou=float(readout.predicted_iou[row]),
-            object_score=float(readout.object_score[row]),
-            frames_since_seen=target.frames_since_seen,
-            mask_logits=readout.mask_logits[row],
-        )
+@dataclass(frozen=True)
+class _PastFrame:
+    """What the optical flow keeps of a frame, and when it was taken."""
 
-    def _state(self, target: _Target) -> TargetState:
-        if target.frames_since_seen == 0:
-            return TargetState.TRACKED
-        lost = target.frames_since_seen > self.config.lost_after
-        return TargetState.LOST if lost else TargetState.OCCLUDED
+    time: float
+    image_size: tuple[int, int]
+    kept: Any
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Targets that are decoded together.
+
+    Attributes:
+        targets: row by row.
+        recalls: their memories; empty for targets that have none yet.
+        guides: the forecasts to prompt with; empty for targets without.
+    """
+
+    targets: list[_Target]
+    recalls: list[Recall]
+    guides: list[MotionPrompt]
+
+
+def _rows(groups: list[_Group]) -> Iterator[tuple[int, _Target, _Group, int]]:
+    """Every target with its row in the readout, its group and its row in there."""
+    row = 0
+    for group in groups:
+        for index, target in enumerate(group.batch.targets):
+            yield row, target, group, index
+            row += 1
 
 
 @dataclass(frozen=True)
@@ -356,6 +618,7 @@ class _Readout:
     mask_logits: NDArray[np.float32]
     predicted_iou: NDArray[np.float32]
     object_score: NDArray[np.float32]
+    geometry: MaskGeometry
 
     @classmethod
     def of(cls, predictions: list[Prediction], size: tuple[int, int]) -> _Readout:
@@ -365,7 +628,10 @@ class _Readout:
         masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
         fetched = [x.to("cpu", non_blocking=True) for x in (masks, logits[:, 0])]
         numbers = torch.stack([ious.float(), scores.float()]).cpu().numpy()
-        return cls(fetched[0].numpy(), fetched[1].numpy(), numbers[0], numbers[1])
+        host_masks = fetched[0].numpy()
+        return cls(
+            host_masks, fetched[1].numpy(), numbers[0], numbers[1], MaskGeometry.of(host_masks)
+        )
 
 
 @dataclass
@@ -422,17 +688,30 @@ def _require_rgb(frame: NDArray[np.uint8]) -> tuple[int, int]:
     return frame.shape[0], frame.shape[1]
 
 
-def _describe(mask: NDArray[np.bool_]) -> tuple[Box | None, tuple[float, float] | None, int]:
-    """Tight box, centroid in pixels, and area of a mask (height, width)."""
-    columns = np.count_nonzero(mask, axis=0)
-    rows = np.count_nonzero(mask, axis=1)
-    area = int(columns.sum())
-    if area == 0:
-        return None, None, 0
-    x, y = np.flatnonzero(columns), np.flatnonzero(rows)
-    box = Box(int(x[0]), int(y[0]), int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1))
-    centroid = (
-        float(columns @ np.arange(len(columns)) / area),
-        float(rows @ np.arange(len(rows)) / area),
-    )
-    return box, centroid, area
+def _box(geometry: MaskGeometry, row: int) -> Box | None:
+    if geometry.areas[row] == 0:
+        return None
+    x_min, y_min, x_max, y_max = geometry.boxes[row].astype(int).tolist()
+    return Box(x_min, y_min, x_max - x_min, y_max - y_min)
+
+
+def _centroid(geometry: MaskGeometry, row: int) -> tuple[float, float] | None:
+    if geometry.areas[row] == 0:
+        return None
+    x, y = geometry.centroids[row].tolist()
+    return x, y
+
+
+def _prompt_points(
+    forecast: MotionPrompt, motion: MotionConfig, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Box corners and key points (P, 2) of a forecast, cut to the image, in the order of labels."""
+    parts = []
+    if motion.dense:
+        corners = forecast.box.reshape(2, 2).copy()
+        corners[1] -= 1.0
+        parts.append(corners)
+    if motion.sparse:
+        parts.append(forecast.key_points)
+    limit = np.array([size[1] - 1, size[0] - 1], np.float32)
+    return np.concatenate(parts).clip(0.0, limit)

@@ -45,6 +45,7 @@ class SceneConfig:
         camera_motion: mean travel per frame of the camera.
         full_occlusions, partial_occlusions: how often an occluder hides (half of) the target.
         exits: how often the target leaves the image and comes back.
+        passing_panels: how many large panels cross the image somewhere and hide what they pass.
         hidden_frames: shortest and longest time that the target is hidden or away.
         clutter: shapes painted on the background.
         blur: largest sigma of the blur in pixels at 256 px.
@@ -67,6 +68,7 @@ class SceneConfig:
     full_occlusions: int = 0
     partial_occlusions: int = 0
     exits: int = 0
+    passing_panels: int = 0
     hidden_frames: tuple[int, int] = (6, 12)
     clutter: int = 8
     blur: float = 0.8
@@ -211,7 +213,7 @@ class SyntheticScene:
         self._camera = self._make_track(rng, np.zeros(2), config.camera_motion, limit=0.12)
         self._zoom = _Wave(rng.uniform(0, 0.06), rng.uniform(0.02, 0.08), rng.uniform(0, 6))
         objects = self._make_objects(rng)
-        occluders = self._make_occluders(rng, objects[TARGET])
+        occluders = self._make_occluders(rng, objects[TARGET]) + self._make_panels(rng)
         order = rng.permutation(len(objects))
         self._objects = objects
         self._layers = [(int(i), objects[i]) for i in order] + [(-1, o) for o in occluders]
@@ -466,10 +468,36 @@ class SyntheticScene:
             axis = int(rng.integers(2))
             extent[axis] *= 0.5
             center[axis] += rng.choice([-0.3, 0.3]) * extent[axis] / size[axis]
-        alpha = np.ones((SPRITE_SIZE, SPRITE_SIZE), np.float32)
+        return self._make_panel(rng, center, extent, middle, half)
+
+    def _make_panels(self, rng: np.random.Generator) -> list[_Layer]:
+        config = self.config
+        size = np.array([config.width, config.height])
+        return [
+            self._make_panel(
+                rng,
+                center=rng.uniform(0.15, 0.85, 2),
+                extent=rng.uniform(0.25, 0.75, 2) * size,
+                middle=float(rng.uniform(0.2, 1.0)) * config.num_frames,
+                half=float(rng.uniform(*config.hidden_frames)) / 2,
+            )
+            for _ in range(config.passing_panels)
+        ]
+
+    def _make_panel(
+        self,
+        rng: np.random.Generator,
+        center: np.ndarray,
+        extent: np.ndarray,
+        middle: float,
+        half: float,
+    ) -> _Layer:
+        """A rectangle of `extent` pixels that stands at `center` around the time `middle`."""
+        config = self.config
+        size = np.array([config.width, config.height])
         return _Layer(
             texture=random_texture(rng, SPRITE_SIZE),
-            alpha=alpha,
+            alpha=np.ones((SPRITE_SIZE, SPRITE_SIZE), np.float32),
             diameter=float(extent[0]),
             stretch=(1.0, float(extent[1] / extent[0])),
             track=self._passing_track(rng, center, middle, half, extent / size),

@@ -45,6 +45,7 @@ class Stage:
         hide_rate: share of clips in which the target is hidden for some frames.
         long_memory: pretend, on half of the steps, that the prompt lies long back and all object
             pointers are there, as they are after the first frames of a stream.
+        frozen_trunk: leave the image trunk as it is and spend the time on longer clips.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     single_images: bool = False
     hide_rate: float = HIDE_RATE
     long_memory: bool = False
+    frozen_trunk: bool = False
 
 
 SCHEDULE = (
@@ -66,6 +68,8 @@ SCHEDULE = (
     Stage("long clips", 192, 7, 3, 3, 200, 4e-4),
     Stage("full size", 256, 5, 3, 3, 750, 3e-4),
     Stage("hiding", 256, 8, 3, 2, 300, 2.5e-4, hide_rate=0.75, long_memory=True),
+    Stage("memory", 192, 12, 2, 4, 700, 3e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True),
+    Stage("polish", 256, 8, 2, 4, 350, 2e-4, hide_rate=0.6, long_memory=True),
 )
 
 
@@ -184,6 +188,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.base.train()
+        self.model.base.image_encoder.trunk.train(not stage.frozen_trunk)
+        self.model.base.image_encoder.trunk.requires_grad_(not stage.frozen_trunk)
         if stage.single_images:
             loss = image_loss(self.model, clip, generator)
         else:

@@ -34,7 +34,8 @@ def random_scene_config(
     rng: np.random.Generator, size: int, num_frames: int, hide_rate: float = HIDE_RATE
 ) -> SceneConfig:
     """A configuration drawn over all scenarios, from easy to crowded and hidden."""
-    num_objects = int(rng.integers(3, 6))
+    more_hiding = hide_rate > HIDE_RATE
+    num_objects = int(rng.integers(4, 7) if more_hiding else rng.integers(3, 6))
     hides = rng.random()
     return SceneConfig(
         height=size,
@@ -51,7 +52,8 @@ def random_scene_config(
         full_occlusions=int(hides < hide_rate * 2 / 3),
         exits=int(hide_rate * 2 / 3 <= hides < hide_rate),
         partial_occlusions=int(hide_rate <= hides < hide_rate + 0.15),
-        hidden_frames=(2, num_frames // 3) if hide_rate <= HIDE_RATE else (3, num_frames // 2),
+        passing_panels=int(rng.integers(0, 3)) if more_hiding else 0,
+        hidden_frames=(3, num_frames // 2) if more_hiding else (2, num_frames // 3),
         clutter=int(rng.integers(0, 14)),
         blur=float(rng.uniform(0.0, 1.2)),
         light_change=float(rng.uniform(0.0, 0.25)),

@@ -28,6 +28,8 @@ PROMPT_RATES = (0.45, 0.25, 0.2, 0.1)
 MOTION_PROMPT_RATE = 0.3
 MOTION_PROMPT_FRAME_RATE = 0.7
 MOTION_POINTS = 5
+MOTION_DRIFT = 0.1
+"""Standard deviation of a forecast's error as a fraction of the target's width and height."""
 MAX_GAP = 200
 """Frames by which a prompt may be said to be older than it is."""
 
@@ -111,18 +113,22 @@ def point_prompts(
 ) -> PointPrompts:
     """User prompts of a kind for targets with masks (B, S, S)."""
     parts, labels = [], []
-    if kind in ("box", "box_and_point", "motion"):
-        amount = 0.15 if kind == "motion" else 0.05
-        parts.append(jitter_boxes(tight_boxes(masks), generator, amount))
+    boxes = tight_boxes(masks)
+    extent = (boxes[:, 1] - boxes[:, 0])[:, None]
+    drift = MOTION_DRIFT * extent * torch.from_numpy(generator.normal(size=extent.shape)).float()
+    if kind == "motion":
+        parts.append(jitter_boxes(boxes, generator, 0.12) + drift)
+        labels += [BOX_FIRST, BOX_LAST]
+    elif kind in ("box", "box_and_point"):
+        parts.append(jitter_boxes(boxes, generator, 0.05))
         labels += [BOX_FIRST, BOX_LAST]
     if kind in ("point", "box_and_point"):
         parts.append(sample_points(masks, 1, generator))
         labels += [POSITIVE]
     if kind == "motion":
         points = sample_points(masks, MOTION_POINTS, generator)
-        extent = (tight_boxes(masks)[:, 1] - tight_boxes(masks)[:, 0])[:, None]
-        noise = torch.from_numpy(generator.normal(0, 0.05, tuple(points.shape))).float()
-        parts.append(points + noise * extent)
+        noise = torch.from_numpy(generator.normal(0, 0.04, tuple(points.shape))).float()
+        parts.append(points + noise * extent + drift)
         labels += [POSITIVE] * MOTION_POINTS
     coordinates = torch.cat(parts, dim=1)
     label_rows = torch.tensor(labels, dtype=torch.int32).expand(len(masks), -1).clone()
