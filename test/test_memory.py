@@ -1,7 +1,8 @@
-"""The bounded bank and SAM 2's rule of what a frame attends to."""
+"""The bounded bank, and the rules of what a frame attends to: SAM 2's and the paper's."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mosam_ros.mosam.memory import (
@@ -9,13 +10,14 @@ from mosam_ros.mosam.memory import (
     MemoryBank,
     MemoryEntry,
     Sam2Memory,
+    TemporalSelection,
     batch_recalls,
 )
 
 
-def entry(frame_index: int) -> MemoryEntry:
+def entry(frame_index: int, iou: float = 0.9, score: float = 5.0) -> MemoryEntry:
     value = float(frame_index)
-    return MemoryEntry(frame_index, torch.full((4, 2), value), torch.full((3,), value), 0.9, 5.0)
+    return MemoryEntry(frame_index, torch.full((4, 2), value), torch.full((3,), value), iou, score)
 
 
 def bank_of(prompted: list[int], recent: range) -> MemoryBank:
@@ -64,3 +66,71 @@ def test_recalls_are_stacked_by_target():
     assert selection.features[0][:, 0, 0].tolist() == [2.0, 4.0]
     assert selection.distances[0].tolist() == [7.0, 5.0]
     assert selection.pointers[1].shape == (2, 3)
+
+
+def scored_bank(scores: list[tuple[float, float]]) -> MemoryBank:
+    """Frame 0 prompted; then a frame for each (S_IoU, S_occ)."""
+    bank = MemoryBank(max_prompted=3, max_recent=30)
+    bank.add_prompted(entry(0))
+    for index, (iou, score) in enumerate(scores, start=1):
+        bank.add(entry(index, iou, score))
+    return bank
+
+
+SURE, FAIR, POOR = (0.9, 3.0), (0.65, 2.0), (0.4, 2.0)
+UNSEEN = (0.9, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ([SURE] * 9, [4, 5, 6, 7, 8, 9]),
+        ([SURE] * 6 + [POOR] * 8, [1, 2, 3, 4, 5, 6]),
+        ([SURE] * 6 + [UNSEEN] * 8, [1, 2, 3, 4, 5, 6]),
+        ([SURE, FAIR, POOR, UNSEEN, SURE], [1, 2, 5]),
+        ([FAIR] * 3 + [SURE] * 4 + [POOR] * 2, [2, 3, 4, 5, 6, 7]),
+        ([(0.65, 1.0), (0.65, 9.0), (0.61, 5.0), *[SURE] * 4], [2, 3, 4, 5, 6, 7]),
+        ([(0.7, 3.0), (0.71, 3.0), (0.6, 9.0), (0.61, 9.0)], [1, 2, 4]),
+        ([POOR] * 5, []),
+    ],
+)
+def test_selection_by_both_scores(scores, chosen):
+    """First S_IoU > 0.7 and S_occ > 0, the newest; then S_IoU > 0.6 by the sum of both."""
+    now = len(scores) + 1
+    recall = TemporalSelection(6, 15).recall(scored_bank(scores), now)
+    assert frames(recall.memories) == [0, *chosen]
+    assert recall.slots == (0, *range(7 - len(chosen), 7))
+
+
+def test_pointers_follow_the_selection():
+    scores = [SURE, POOR, FAIR, SURE, UNSEEN, SURE]
+    recall = TemporalSelection(6, 15).recall(scored_bank(scores), 7)
+    assert frames(recall.pointers) == [0, 6, 4, 3, 1]
+    assert recall.distances == (7, 1, 3, 4, 6)
+
+
+def test_no_more_pointers_than_the_model_was_trained_with():
+    recall = TemporalSelection(6, 15).recall(scored_bank([SURE] * 28), 29)
+    assert frames(recall.pointers) == [0, *range(28, 13, -1)]
+
+
+def test_candidates_come_at_the_interval_and_from_the_window():
+    recall = TemporalSelection(6, 15, interval=3, window=10).recall(scored_bank([SURE] * 20), 21)
+    assert frames(recall.memories) == [0, 11, 14, 17, 20]
+
+
+def test_thresholds_are_settings():
+    scores = [(0.8, 0.5), (0.9, 0.5), (0.95, 2.0)]
+    strict = TemporalSelection(6, 15, iou_threshold=0.85, rank_threshold=0.99)
+    assert frames(strict.recall(scored_bank(scores), 4).memories) == [0, 2, 3]
+    seen = TemporalSelection(6, 15, occlusion_threshold=1.0, rank_threshold=0.99)
+    assert frames(seen.recall(scored_bank(scores), 4).memories) == [0, 3]
+
+
+def test_a_long_hidden_target_keeps_its_last_good_frames():
+    scores = [SURE] * 6 + [(0.2, -3.0)] * 20
+    assert frames(TemporalSelection(6, 15).recall(scored_bank(scores), 27).memories)[1:] == [
+        *range(1, 7)
+    ]
+    plain = Sam2Memory(6, 15).recall(scored_bank(scores), 27)
+    assert frames(plain.memories)[1:] == [*range(21, 27)]

@@ -90,7 +90,7 @@ class DisFlow:
         max_side: crops are shrunk to this longer side, in pixels.
     """
 
-    def __init__(self, max_side: int = 112) -> None:
+    def __init__(self, max_side: int = 96) -> None:
         import cv2
 
         self._cv2: Any = cv2

@@ -1,0 +1,196 @@
+"""What MoSAM adds to the tracker: motion prompts behind their gate, and memory selection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mosam_ros.mosam.checkpoints import LoadedModel, load_model
+from mosam_ros.mosam.prompts import Prompt
+from mosam_ros.mosam.results import FrameResult, MotionPrompt, TargetState
+from mosam_ros.mosam.sam2_model import ImageFeatures, Prediction
+from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, MotionConfig, TrackerConfig
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
+
+SCENE = SceneConfig(
+    height=240, width=320, num_frames=24, num_objects=2, speed=0.01, size=(0.3, 0.4)
+)
+NO_MOTION = MotionConfig(sparse=False, dense=False)
+PLAIN_MEMORY = MemoryConfig(temporal=False, spatial=False)
+HIDDEN = range(10, 16)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    scene = SyntheticScene(FIRST_HELD_OUT_SEED + 7, SCENE)
+    return [scene.frame(t) for t in range(SCENE.num_frames)]
+
+
+@pytest.fixture(scope="module")
+def covered(clip) -> list[np.ndarray]:
+    """The clip's images, black in the frames HIDDEN."""
+    return [f.image * np.uint8(t not in HIDDEN) for t, f in enumerate(clip)]
+
+
+def follow(loaded, config, clip, images=None, **options) -> tuple[MosamTracker, list[FrameResult]]:
+    tracker = MosamTracker(loaded, config)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    images = images or [f.image for f in clip]
+    return tracker, [tracker.track(image, **options) for image in images]
+
+
+def injected(results: list[FrameResult]) -> list[bool]:
+    return [r.targets[0].injected_prompt is not None for r in results]
+
+
+def test_a_tracked_target_is_prompted_once_its_motion_is_known(loaded, clip):
+    _, results = follow(loaded, TrackerConfig(), clip[:8])
+    assert injected(results) == [False] * 3 + [True] * 5
+    for before, after in zip(results[2:-1], results[3:], strict=True):
+        made, used = before.targets[0].motion_prompt, after.targets[0].injected_prompt
+        np.testing.assert_allclose(made.key_points, used.key_points)
+        np.testing.assert_allclose(made.box, used.box)
+
+
+def test_the_forecast_is_near_the_target(loaded, clip):
+    _, results = follow(loaded, TrackerConfig(), clip[:10])
+    for before, frame in zip(results[3:-1], clip[4:10], strict=True):
+        y, x = np.nonzero(frame.masks[0])
+        truth = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        assert np.abs(before.targets[0].motion_prompt.box - truth).max() < 15
+
+
+def test_nothing_is_injected_while_the_target_is_hidden(loaded, clip, covered):
+    _, results = follow(loaded, TrackerConfig(), clip, covered)
+    tracked = [r.targets[0].state is TargetState.TRACKED for r in results]
+    assert tracked[HIDDEN[0] - 1] and not any(tracked[t] for t in HIDDEN)
+    for t in range(1, len(results)):
+        assert tracked[t - 1] or not injected(results)[t]
+    uncertainty = [results[t].targets[0].motion_prompt.uncertainty for t in HIDDEN]
+    assert np.all(np.diff(uncertainty) > 0)
+    assert not results[HIDDEN[-1]].targets[0].motion_prompt.valid
+
+
+def test_a_user_prompt_comes_before_the_forecast(loaded, clip):
+    tracker = MosamTracker(loaded)
+    target_id = tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    for frame in clip[:6]:
+        tracker.track(frame.image)
+    tracker.refine(target_id, Prompt.from_mask(clip[6].masks[0]))
+    assert tracker.track(clip[6].image).targets[0].injected_prompt is None
+
+
+def test_frames_prompted_by_the_model_are_remembered_as_tracked_ones(loaded, clip, monkeypatch):
+    """Neither conditioning frames nor hardened masks."""
+    hardened = []
+    encode = type(loaded.model).encode_memory
+
+    def recording(self, features, prediction, binarize, foreground_threshold=0.0):
+        hardened.append(binarize)
+        return encode(self, features, prediction, binarize, foreground_threshold)
+
+    monkeypatch.setattr(type(loaded.model), "encode_memory", recording)
+    tracker, results = follow(loaded, TrackerConfig(), clip[:8])
+    assert sum(injected(results)) == 5
+    assert hardened == [True] + [False] * 7
+    (target,) = tracker._targets.values()
+    assert [e.frame_index for e in target.bank.prompted] == [0]
+    assert [e.frame_index for e in target.bank.recent] == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    "motion",
+    [
+        MotionConfig(dense=False),
+        MotionConfig(sparse=False),
+        MotionConfig(num_key_points=1),
+        MotionConfig(num_key_points=9),
+        MotionConfig(flow_interval=3),
+    ],
+)
+def test_every_part_of_the_motion_works_alone(loaded, clip, motion):
+    _, results = follow(loaded, TrackerConfig(motion=motion), clip[:8])
+    assert injected(results)[-1]
+    assert results[-1].targets[0].injected_prompt.key_points.shape == (motion.num_key_points, 2)
+    assert results[-1].targets[0].state is TargetState.TRACKED
+
+
+def test_switched_off_nothing_is_injected_and_forecasts_still_come(loaded, clip):
+    _, results = follow(loaded, TrackerConfig.sam2(), clip[:6])
+    assert not any(injected(results))
+    assert results[-1].targets[0].motion_prompt.valid
+
+
+def test_switched_off_it_is_plain_sam2(loaded, clip):
+    """The settings of switched-off parts change nothing."""
+    tuned = TrackerConfig(
+        replace(NO_MOTION, num_key_points=9, flow_interval=3, reliable_iou=0.1),
+        replace(PLAIN_MEMORY, iou_threshold=0.99, interval=4, window=5, foreground_threshold=0.9),
+    )
+    _, plain = follow(loaded, TrackerConfig.sam2(), clip[:10])
+    _, other = follow(loaded, tuned, clip[:10])
+    for a, b in zip(plain, other, strict=True):
+        np.testing.assert_array_equal(a.targets[0].mask_logits, b.targets[0].mask_logits)
+
+
+def forecast_at_interval(loaded, clip, interval: float) -> MotionPrompt:
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    for t in range(6):
+        result = tracker.track(clip[t].image, stamp=100 + t * interval)
+    return result.targets[0].motion_prompt
+
+
+def test_velocity_and_predicted_time_follow_the_stamps(loaded, clip):
+    slow, fast = (forecast_at_interval(loaded, clip, s) for s in (0.1, 0.05))
+    assert (slow.time, fast.time) == (pytest.approx(100.6), pytest.approx(100.3))
+    np.testing.assert_allclose(fast.velocity, 2 * slow.velocity, rtol=0.05)
+
+
+def test_a_jump_back_in_time_starts_the_motion_anew(loaded, clip):
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    for t in range(6):
+        tracker.track(clip[t].image, stamp=50 + t / 30)
+    result = tracker.track(clip[6].image, stamp=1.0).targets[0]
+    assert result.injected_prompt is None and not result.motion_prompt.valid
+    assert result.state is TargetState.TRACKED
+
+
+def test_the_pixel_filter_remembers_unsure_pixels_as_background(loaded):
+    """Filtering at 0.5 equals remembering a mask whose unsure pixels are surely background."""
+    model = loaded.model
+    side, width = model.image_size // 4, 128
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(1, 1, side, side, generator=generator)
+    features = features_of(model.image_size, width)
+    with torch.inference_mode():
+        filtered = model.encode_memory(features, prediction_of(logits), False, 0.5)
+        plain = model.encode_memory(features, prediction_of(logits), False)
+        sure = torch.full_like(logits, 30.0)
+        same = model.encode_memory(features, prediction_of(sure), False, 0.5)
+        unfiltered = model.encode_memory(features, prediction_of(sure), False)
+        empty = model.encode_memory(features, prediction_of(logits * 0 - 0.1), False, 0.5)
+        none = model.encode_memory(features, prediction_of(logits * 0 - 60.0), False)
+    assert (filtered - plain).abs().max() > 1e-3
+    torch.testing.assert_close(same, unfiltered)
+    torch.testing.assert_close(empty, none)
+
+
+def features_of(size: int, width: int) -> ImageFeatures:
+    generator = torch.Generator().manual_seed(4)
+    coarse = torch.randn(1, width, size // 16, size // 16, generator=generator)
+    empty = torch.zeros(1, 1, 1, 1)
+    return ImageFeatures(empty, empty, coarse, empty)
+
+
+def prediction_of(logits: torch.Tensor) -> Prediction:
+    return Prediction(logits, torch.ones(1), torch.ones(1, 1), torch.zeros(1, 128))
