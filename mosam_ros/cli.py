@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     ("demo",): ("mosam_ros.demo", "track an object in a running ROS 2 graph, with a report"),
     ("train", "base"): ("mosam_ros.training.base", "train the small model from scratch"),
+    ("train", "motion"): ("mosam_ros.training.motion", "train the motion encoders"),
     ("train", "release"): ("mosam_ros.training.release", "ship trained weights in the package"),
     ("train", "validate"): ("mosam_ros.training.validate", "measure a model on held-out clips"),
 }

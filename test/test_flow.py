@@ -16,6 +16,7 @@ from mosam_ros.mosam.motion.flow import (
     make_flow,
     target_region,
 )
+from mosam_ros.mosam.sam2_model import ImageFeatures
 
 REGION = Region(40, 30, 160, 120)
 
@@ -35,7 +36,8 @@ def shifted(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
 
 def flow_between(earlier: np.ndarray, now: np.ndarray, region: Region = REGION) -> FlowField:
     flow = DisFlow()
-    features = torch.zeros(1, 1, 1, 1)
+    empty = torch.zeros(1, 1, 1, 1)
+    features = ImageFeatures(empty, empty, empty, empty)
     return flow.estimate(flow.prepare(earlier, features), flow.prepare(now, features), region)
 
 

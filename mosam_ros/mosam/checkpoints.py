@@ -24,6 +24,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from mosam_ros.mosam.motion.encoders import MotionEncoders
 from mosam_ros.mosam.sam2_model import Sam2Model
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -50,10 +51,12 @@ class BundledModel:
     Attributes:
         config: file name of the configuration.
         weights: file name of the weights.
+        motion_weights: file name of the weights of its motion encoders.
     """
 
     config: str
     weights: str
+    motion_weights: str
 
     def config_file(self) -> Path:
         """Path of the configuration."""
@@ -116,7 +119,7 @@ class HubModel:
 
 
 MODELS: Mapping[str, BundledModel | HubModel] = {
-    "nano": BundledModel("nano.yaml", "nano.pt"),
+    "nano": BundledModel("nano.yaml", "nano.pt", "nano_motion.pt"),
     "sam2.1_hiera_tiny": HubModel(
         "sam2.1_hiera_t.yaml", "facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny.pt"
     ),
@@ -218,6 +221,43 @@ def load_model(
     model.base.eval().requires_grad_(False)
     _move(model, chosen_device)
     return LoadedModel(name, model, chosen_device, chosen_precision)
+
+
+def load_motion_encoders(
+    loaded: LoadedModel, checkpoint: str | Path | None = None
+) -> MotionEncoders:
+    """Load the trained motion encoders for a model.
+
+    Args:
+        loaded: the model.
+        checkpoint: path of their weights; None or empty is those that come with the model.
+
+    Raises:
+        CheckpointError: the model comes with none, or the file is missing, damaged or made for
+            another model.
+    """
+    path = Path(checkpoint).expanduser() if checkpoint else _motion_weights(loaded.name)
+    weights = _read(path)["model"]
+    encoders = MotionEncoders(loaded.model.width)
+    try:
+        encoders.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not hold motion encoders for the model {loaded.name}: train them with "
+            f"`mosam train motion --model {loaded.name}`, or use linear key points and dis flow"
+        ) from error
+    return encoders.eval().requires_grad_(False).to(loaded.device)
+
+
+def _motion_weights(name: str) -> Path:
+    source = _find(name)
+    path = WEIGHTS_FOLDER / source.motion_weights if isinstance(source, BundledModel) else None
+    if path is None or not path.is_file():
+        raise CheckpointError(
+            f"the model {name} comes without trained motion encoders: train them with `mosam train "
+            f"motion --model {name}`, or use linear key points and dis or raft flow"
+        )
+    return path
 
 
 def choose_device(device: str) -> torch.device:

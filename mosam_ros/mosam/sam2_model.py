@@ -164,6 +164,11 @@ class Sam2Model:
         return self.base.image_size
 
     @property
+    def width(self) -> int:
+        """C, the channels of its coarsest features."""
+        return self.base.hidden_dim
+
+    @property
     def device(self) -> torch.device:
         return self.base.maskmem_tpos_enc.device
 

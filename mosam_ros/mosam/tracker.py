@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mosam_ros.mosam.checkpoints import LoadedModel
+from mosam_ros.mosam.checkpoints import LoadedModel, load_motion_encoders
 from mosam_ros.mosam.memory import (
     MemoryBank,
     MemoryEntry,
@@ -24,6 +24,7 @@ from mosam_ros.mosam.memory import (
     TemporalSelection,
     batch_recalls,
 )
+from mosam_ros.mosam.motion.encoders import MotionEncoders, features_at
 from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, make_flow, target_region
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
@@ -57,6 +58,8 @@ MIN_AREA_RATIO = 0.5
 MAX_TARGET_ID = 65535
 """Ids are the values of a 16-bit label image; 0 is no target."""
 
+SPARSE_ENCODERS = ("linear", "trained")
+"""Names for `MotionConfig.sparse_encoder`."""
 
 FRAME_INTERVAL = 1 / 30
 """Seconds between frames that come without stamps."""
@@ -70,6 +73,7 @@ class MotionConfig:
         sparse: prompt with the forecast key points.
         dense: prompt with the forecast box, from optical flow where it holds.
         num_key_points: 1, 5, 9, … (figure 4a).
+        sparse_encoder: how key points go on: `linear`, or by the `trained` motion encoder.
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
         reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
@@ -78,6 +82,7 @@ class MotionConfig:
     sparse: bool = True
     dense: bool = True
     num_key_points: int = 5
+    sparse_encoder: str = "linear"
     flow: str = "dis"
     flow_interval: int = 1
     reliable_iou: float = 0.6
@@ -86,6 +91,15 @@ class MotionConfig:
         require_key_point_count(self.num_key_points)
         if self.flow_interval < 1:
             raise ValueError(f"flow_interval is 1 or more frames, not {self.flow_interval}")
+        if self.sparse_encoder not in SPARSE_ENCODERS:
+            raise ValueError(
+                f"sparse_encoder is {' or '.join(SPARSE_ENCODERS)}, not {self.sparse_encoder!r}"
+            )
+
+    @property
+    def trained(self) -> bool:
+        """Whether the trained motion encoders are needed."""
+        return self.sparse_encoder == "trained" or (self.dense and self.flow == "feature")
 
     @property
     def prompts(self) -> bool:
@@ -189,6 +203,11 @@ class MosamTracker:
     Args:
         loaded: the model, its device and its precision, from `load_model`.
         config: settings.
+        encoders: the motion encoders for this model, from `load_motion_encoders`; None for those
+            that come with the model, if the settings ask for any.
+
+    Raises:
+        CheckpointError: the settings ask for motion encoders and there are none.
 
     Example:
         tracker = MosamTracker(load_model("nano"))
@@ -197,8 +216,16 @@ class MosamTracker:
             result = tracker.track(frame)
     """
 
-    def __init__(self, loaded: LoadedModel, config: TrackerConfig | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        config: TrackerConfig | None = None,
+        encoders: MotionEncoders | None = None,
+    ) -> None:
         self.config = config or TrackerConfig()
+        if encoders is None and self.config.motion.trained:
+            encoders = load_motion_encoders(loaded)
+        self._encoders = encoders
         self._loaded = loaded
         self._model: Sam2Model = loaded.model
         self._policy = self._make_policy()
@@ -226,7 +253,8 @@ class MosamTracker:
 
     def _make_flow(self) -> FlowEstimator | None:
         motion = self.config.motion
-        return make_flow(motion.flow, self._loaded.device) if motion.dense else None
+        encoder = self._encoders.flow if self._encoders else None
+        return make_flow(motion.flow, self._loaded.device, encoder) if motion.dense else None
 
     @property
     def target_ids(self) -> tuple[int, ...]:
@@ -511,19 +539,39 @@ class MosamTracker:
         geometry = readout.geometry
         points = key_points(readout.masks, geometry.centroids, self.config.motion.num_key_points)
         past = self._past_frames[0] if len(self._past_frames) == self._past_frames.maxlen else None
-        kept = None if self._flow is None else self._flow.prepare(frame, features.coarse)
+        kept = None if self._flow is None else self._flow.prepare(frame, features)
         next_time = self._time + self._frame_interval()
-        forecasts = []
-        for row, target, _, _ in _rows(groups):
+        targets = [target for _, target, _, _ in _rows(groups)]
+        for row, target in enumerate(targets):
             self._update_state(target, readout, row)
             if target.was_reliable:
                 flow = None
                 if past is not None and self._flow is not None:
                     flow = self._flow_velocity(readout.masks[row], geometry.boxes[row], past, kept)
                 target.forecaster.observe(self._time, geometry.boxes[row], points[row], flow)
-            forecasts.append(target.forecaster.predict(next_time, size))
+        if self.config.motion.sparse_encoder == "trained":
+            self._encode_key_points(targets, features, size)
         self._past_frames.append(_PastFrame(self._time, size, kept))
-        return forecasts
+        return [target.forecaster.predict(next_time, size) for target in targets]
+
+    def _encode_key_points(
+        self, targets: list[_Target], features: ImageFeatures, size: tuple[int, int]
+    ) -> None:
+        """Ask the trained encoder where the key points of moving targets go."""
+        assert self._encoders is not None
+        moving = [t.forecaster for t in targets if t.was_reliable and t.forecaster.ready]
+        if not moving:
+            return
+        device = self._loaded.device
+        histories = [forecaster.key_point_history() for forecaster in moving]
+        points, velocities = (
+            torch.from_numpy(np.stack(x)).to(device, non_blocking=True)
+            for x in zip(*histories, strict=True)
+        )
+        sampled = features_at(features.coarse, points, size)
+        future = self._encoders.key_points(velocities, sampled).float().cpu().numpy()
+        for forecaster, velocity in zip(moving, future, strict=True):
+            forecaster.expect_key_points(velocity)
 
     def _frame_interval(self) -> float:
         """Seconds to the next frame, taken to be as many as since the last one."""

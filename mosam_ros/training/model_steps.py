@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points
 from mosam_ros.mosam.sam2_model import (
     BOX_FIRST,
     BOX_LAST,
@@ -25,11 +26,17 @@ from mosam_ros.training.data import Clip
 
 PROMPT_KINDS = ("mask", "box", "point", "box_and_point")
 PROMPT_RATES = (0.45, 0.25, 0.2, 0.1)
-MOTION_PROMPT_RATE = 0.3
-MOTION_PROMPT_FRAME_RATE = 0.7
+MOTION_PROMPT_RATE = 0.5
+MOTION_PROMPT_FRAME_RATE = 0.8
+MOTION_KINDS = ("motion", "motion_points", "motion_box")
+MOTION_KIND_RATES = (0.6, 0.2, 0.2)
 MOTION_POINTS = 5
-MOTION_DRIFT = 0.1
+MOTION_DRIFT = 0.08
 """Standard deviation of a forecast's error as a fraction of the target's width and height."""
+STALE_RATE = 0.3
+"""Share of motion prompts that point where the target was, not where it is."""
+SELECTION_RATE = 0.4
+"""Share of steps in which the remembered frames are not the newest ones."""
 MAX_GAP = 200
 """Frames by which a prompt may be said to be older than it is."""
 
@@ -111,12 +118,14 @@ def jitter_boxes(boxes: Tensor, generator: np.random.Generator, amount: float) -
 def point_prompts(
     kind: str, masks: Tensor, generator: np.random.Generator, device: torch.device
 ) -> PointPrompts:
-    """User prompts of a kind for targets with masks (B, S, S)."""
+    """A user's prompts (`box`, `point`, `box_and_point`) or forecasts (`motion`, or only its
+    `motion_points` or its `motion_box`) for targets with masks (B, S, S); none for empty masks.
+    """
     parts, labels = [], []
     boxes = tight_boxes(masks)
     extent = (boxes[:, 1] - boxes[:, 0])[:, None]
     drift = MOTION_DRIFT * extent * torch.from_numpy(generator.normal(size=extent.shape)).float()
-    if kind == "motion":
+    if kind in ("motion", "motion_box"):
         parts.append(jitter_boxes(boxes, generator, 0.12) + drift)
         labels += [BOX_FIRST, BOX_LAST]
     elif kind in ("box", "box_and_point"):
@@ -125,15 +134,31 @@ def point_prompts(
     if kind in ("point", "box_and_point"):
         parts.append(sample_points(masks, 1, generator))
         labels += [POSITIVE]
-    if kind == "motion":
-        points = sample_points(masks, MOTION_POINTS, generator)
-        noise = torch.from_numpy(generator.normal(0, 0.04, tuple(points.shape))).float()
-        parts.append(points + noise * extent + drift)
+    if kind in ("motion", "motion_points"):
+        host = masks.numpy()
+        points = key_points(host, MaskGeometry.of(host).centroids, MOTION_POINTS)
+        noise = torch.from_numpy(generator.normal(0, 0.03, points.shape)).float()
+        parts.append(torch.from_numpy(points).nan_to_num() + noise * extent + drift)
         labels += [POSITIVE] * MOTION_POINTS
     coordinates = torch.cat(parts, dim=1)
     label_rows = torch.tensor(labels, dtype=torch.int32).expand(len(masks), -1).clone()
     label_rows[~masks.flatten(1).any(1)] = PADDING
     return PointPrompts(coordinates.to(device), label_rows.to(device))
+
+
+def forecast_masks(before: Tensor, now: Tensor, generator: np.random.Generator) -> Tensor:
+    """Where forecasts point: to the target, or to where it was when it has just been hidden or
+    turned; nowhere when it was hidden before.
+
+    Args:
+        before: masks (B, S, S) of the frame before.
+        now: those of this frame.
+        generator: draws which forecasts are stale.
+    """
+    gone = ~now.flatten(1).any(1)
+    stale = gone | torch.from_numpy(generator.random(len(now)) < STALE_RATE)
+    known = before.flatten(1).any(1)
+    return torch.where(stale[:, None, None], before, now) & known[:, None, None]
 
 
 def mask_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -219,9 +244,13 @@ def clip_loss(
         if t == 0:
             prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
         else:
-            prediction, candidates = _propagated(
-                model, seen, history, masks[:, t], motion, generator, gap
-            )
+            memory = _memory(model, history, len(masks), gap, generator)
+            guide = None
+            if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
+                places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
+                motion_kind = str(generator.choice(MOTION_KINDS, p=MOTION_KIND_RATES))
+                guide = point_prompts(motion_kind, places, generator, device)
+            prediction, candidates = _propagated(model, seen, memory, guide)
         total, detail = combine_losses(candidates, truth[:, t])
         losses.append(total)
         parts.append(detail)
@@ -251,42 +280,43 @@ def _prompted(
 
 
 def _propagated(
-    model: Sam2Model,
-    seen: ImageFeatures,
-    history: list[_Remembered],
-    masks: Tensor,
-    motion: bool,
-    generator: np.random.Generator,
-    gap: int,
+    model: Sam2Model, seen: ImageFeatures, memory: MemorySelection, guide: PointPrompts | None
 ) -> tuple[Prediction, Candidates]:
-    conditioned = model.attend_to_memory(seen, _recent_memory(model, history, len(masks), gap))
-    points = None
-    if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
-        points = point_prompts("motion", masks, generator, model.device)
-    candidates = model.decode(seen, conditioned, points)
-    num_points = 0 if points is None else points.labels.shape[1]
+    conditioned = model.attend_to_memory(seen, memory)
+    candidates = model.decode(seen, conditioned, guide)
+    num_points = 0 if guide is None else guide.labels.shape[1]
     return model.choose(candidates, num_points), candidates
 
 
-def _recent_memory(
-    model: Sam2Model, history: list[_Remembered], batch: int, gap: int
+def _memory(
+    model: Sam2Model,
+    history: list[_Remembered],
+    batch: int,
+    gap: int,
+    generator: np.random.Generator,
 ) -> MemorySelection:
-    """SAM 2's rule: the prompted frame, the six newest, their pointers.
+    """The prompted frame, and SAM 2's six newest or, as after a selection, any others in order.
 
     With a `gap` the prompt is said to be so many frames older than it is, and the pointers of the
     frames between are made up from those there are.
     """
     newest = model.num_memory_slots
-    recent = history[1:][-newest:]
+    ages = list(range(1, len(history)))[::-1]
+    if ages and generator.random() < SELECTION_RATE:
+        count = int(generator.integers(1, len(ages) + 1))
+        ages = sorted(generator.choice(ages, count, replace=False).tolist(), reverse=True)
+    recent = [history[-age] for age in ages][-newest:]
     slots = [0] + list(range(newest - len(recent) + 1, newest + 1))
-    pointers = history[1:][::-1][: model.num_pointers]
+    pointers = [history[-age] for age in ages[::-1]][: model.num_pointers]
+    distances = ages[::-1][: model.num_pointers]
     if gap and pointers:
         missing = min(gap, model.num_pointers - len(pointers))
         pointers += [pointers[i % len(pointers)] for i in range(missing)]
-    ages = [len(history) + gap, *range(1, len(pointers) + 1)]
+        distances += range(distances[-1] + 1, distances[-1] + 1 + missing)
+    distances = [len(history) + gap, *distances]
     return MemorySelection(
         features=[x.features for x in (history[0], *recent)],
         slots=slots,
         pointers=[x.pointer for x in (history[0], *pointers)],
-        distances=[torch.full((batch,), float(a), device=model.device) for a in ages],
+        distances=[torch.full((batch,), float(d), device=model.device) for d in distances],
     )

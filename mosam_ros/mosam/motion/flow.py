@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+
+from mosam_ros.mosam.motion.encoders import FlowEncoder
+from mosam_ros.mosam.sam2_model import ImageFeatures
 
 MIN_SAMPLES = 12
 """A target seen in fewer samples of the flow has no dense motion."""
@@ -69,12 +73,12 @@ class FlowField:
 class FlowEstimator(Protocol):
     """An optical flow method; `prepare` is called once a frame, `estimate` once a target."""
 
-    def prepare(self, frame: NDArray[np.uint8], features: torch.Tensor) -> Any:
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> Any:
         """What must be kept of a frame.
 
         Args:
             frame: (height, width, 3) uint8 RGB; not to be kept, the caller may reuse it.
-            features: (1, C, h, w), SAM 2's coarse features of the frame.
+            features: SAM 2's features of the frame.
         """
         ...
 
@@ -97,7 +101,7 @@ class DisFlow:
         self._max_side = max_side
         self._dis = self._cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
-    def prepare(self, frame: NDArray[np.uint8], features: torch.Tensor) -> NDArray[np.uint8]:
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> NDArray[np.uint8]:
         """The gray frame."""
         return self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY)
 
@@ -151,7 +155,7 @@ class RaftFlow:
         self._max_side = max_side
         self._model = raft_small(weights=Raft_Small_Weights.DEFAULT).to(device).eval()
 
-    def prepare(self, frame: NDArray[np.uint8], features: torch.Tensor) -> torch.Tensor:
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> torch.Tensor:
         """The frame on the device, (1, 3, height, width) in -1..1."""
         pixels = torch.from_numpy(frame.copy()).to(self._device)
         return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
@@ -171,7 +175,7 @@ class RaftFlow:
     @staticmethod
     def _crop(image: torch.Tensor, region: Region, size: tuple[int, int]) -> torch.Tensor:
         rows, columns = region.slices
-        return torch.nn.functional.interpolate(
+        return F.interpolate(
             image[:, :, rows, columns], size=size, mode="bilinear", align_corners=False
         )
 
@@ -192,20 +196,85 @@ def _agreement(back: torch.Tensor, forth: torch.Tensor) -> torch.Tensor:
     return (grid[0].abs() <= 1).all(-1) & (gap < 0.25 + 0.01 * back.square().sum(0))
 
 
-FLOW_METHODS = ("dis", "raft")
+class FeatureFlow:
+    """The trained flow encoder on SAM 2's own features of both frames.
+
+    Args:
+        encoder: for the model whose features come.
+        max_side: crops are shrunk to this longer side, in cells of stride 4.
+    """
+
+    def __init__(self, encoder: FlowEncoder, max_side: int = 48) -> None:
+        self._encoder = encoder
+        self._max_side = max_side
+
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> KeptFeatures:
+        """Features to compare, and the size of the image."""
+        described = self._encoder.describe(features.fine[:1], features.middle[:1])
+        return KeptFeatures(described, (frame.shape[0], frame.shape[1]))
+
+    def estimate(self, earlier: KeptFeatures, current: KeptFeatures, region: Region) -> FlowField:
+        """See `FlowEstimator`; the region grows to whole cells."""
+        rows, columns, covered = current.cells(region)
+        crops = [kept.described[:, :, rows, columns] for kept in (current, earlier)]
+        height, width = crops[0].shape[-2:]
+        scale = self._max_side / max(height, width)
+        if scale < 1:
+            size = (max(2, round(height * scale)), max(2, round(width * scale)))
+            crops = [F.interpolate(x, size=size, mode="area") for x in crops]
+            crops = [F.normalize(x, dim=1) for x in crops]
+        now, then = crops
+        flow = self._encoder(torch.cat([now, then]), torch.cat([then, now])).float()
+        back, forth = flow
+        height, width = back.shape[-2:]
+        pixels = back.new_tensor([covered.width / width, covered.height / height])
+        motion = -back.permute(1, 2, 0) * pixels
+        agree = _agreement(back, forth)
+        return FlowField(covered, motion.cpu().numpy(), agree.cpu().numpy())
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """What `FeatureFlow` keeps of a frame: features (1, C, h, w) and the image's size."""
+
+    described: torch.Tensor
+    image_size: tuple[int, int]
+
+    def cells(self, region: Region) -> tuple[slice, slice, Region]:
+        """Rows and columns of the features that cover a region, and the pixels that they cover."""
+        height, width = self.described.shape[-2:]
+        cell_y, cell_x = self.image_size[0] / height, self.image_size[1] / width
+        top, left = int(region.y / cell_y), int(region.x / cell_x)
+        bottom = min(height, int(np.ceil((region.y + region.height) / cell_y)))
+        right = min(width, int(np.ceil((region.x + region.width) / cell_x)))
+        x, y = round(left * cell_x), round(top * cell_y)
+        covered = Region(x, y, round(right * cell_x) - x, round(bottom * cell_y) - y)
+        return slice(top, bottom), slice(left, right), covered
+
+
+FLOW_METHODS = ("dis", "raft", "feature")
 """Names for `make_flow`."""
 
 
-def make_flow(name: str, device: torch.device) -> FlowEstimator:
+def make_flow(name: str, device: torch.device, encoder: FlowEncoder | None = None) -> FlowEstimator:
     """The flow method of a name.
 
+    Args:
+        name: one of `FLOW_METHODS`.
+        device: where it runs, if it runs on a GPU.
+        encoder: for `feature`.
+
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is none of this name, or no encoder for it.
     """
     if name == "dis":
         return DisFlow()
     if name == "raft":
         return RaftFlow(device)
+    if name == "feature" and encoder is not None:
+        return FeatureFlow(encoder)
+    if name == "feature":
+        raise ValueError("the flow method feature needs a trained motion encoder")
     raise ValueError(f"there is no flow method {name!r}: take one of {', '.join(FLOW_METHODS)}")
 
 

@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from mosam_ros.mosam.motion.encoders import HISTORY
 from mosam_ros.mosam.results import MotionPrompt
 
 Vector = NDArray[np.float64]
@@ -94,6 +95,8 @@ class Forecaster:
         self._trend_calibration = Calibration(self._size)
         self._flow: Vector | None = None
         self._flow_calibration = Calibration(4)
+        self._encoded: Vector | None = None
+        self._encoded_calibration = Calibration(self._size - 4)
 
     @property
     def ready(self) -> bool:
@@ -121,7 +124,7 @@ class Forecaster:
             self.reset()
         if self.num_observations:
             self._take_step(position, elapsed)
-        self._flow = flow_velocity
+        self._flow, self._encoded = flow_velocity, None
         self._position, self._time = position, time
         self.num_observations += 1
 
@@ -131,6 +134,8 @@ class Forecaster:
             self._trend_calibration.learn(self._trend * elapsed, happened)
         if self._flow is not None:
             self._flow_calibration.learn(self._flow * elapsed, happened[:4])
+        if self._encoded is not None:
+            self._encoded_calibration.learn(self._encoded * elapsed, happened[4:])
         self._velocities.append(happened / elapsed)
         recent = np.array(self._velocities)
         agreement = np.abs(np.sign(recent).sum(0)) / len(recent)
@@ -141,6 +146,27 @@ class Forecaster:
     def _interval(self) -> float:
         """Seconds between frames; 0 while unknown."""
         return float(np.median(self._intervals)) if self._intervals else 0.0
+
+    def key_point_history(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the trained encoder needs once the forecaster is `ready`: the key points (K, 2) in
+        pixels, and their past velocities (K, HISTORY, 2), the newest last, per frame, in sizes of
+        the target.
+        """
+        velocities = np.array(self._velocities)[-HISTORY:, 4:].reshape(-1, self._size // 2 - 2, 2)
+        velocities = np.concatenate([velocities[:1]] * (HISTORY - len(velocities)) + [velocities])
+        per_frame = velocities.transpose(1, 0, 2) * (self._interval / self._target_size)
+        return self._position[4:].reshape(-1, 2).astype(np.float32), per_frame.astype(np.float32)
+
+    def expect_key_points(self, velocity: NDArray[np.float32]) -> None:
+        """Take in the trained encoder's answer (K, 2), per frame, in sizes of the target."""
+        scale = self._target_size / self._interval
+        self._encoded = velocity.ravel().astype(np.float64) * scale
+
+    @property
+    def _target_size(self) -> float:
+        """The square root of the box's area, pixels."""
+        x_min, y_min, x_max, y_max = self._position[:4]
+        return float(np.sqrt((x_max - x_min) * (y_max - y_min)))
 
     def predict(self, time: float, image_size: tuple[int, int]) -> MotionPrompt | None:
         """Where the target is expected; None before the first observation.
@@ -172,17 +198,24 @@ class Forecaster:
         )
 
     def _velocity(self) -> Vector:
-        """The calibrated trend; for the box blended with the flow by their past errors."""
+        """The calibrated trend, blended with flow and encoder by their past errors."""
         velocity = self._trend_calibration.gain * self._trend
-        if self._flow is not None:
-            by_flow = self._flow_calibration.gain * self._flow
-            floor = 0.25 * TOLERANCE**2
-            trend_error = self._trend_calibration.squared_error[:4] + floor
-            flow_error = self._flow_calibration.squared_error + floor
-            share = trend_error / (trend_error + flow_error)
-            velocity[:4] = share * by_flow + (1 - share) * velocity[:4]
+        errors = self._trend_calibration.squared_error
+        for part, other, calibration in (
+            (slice(0, 4), self._flow, self._flow_calibration),
+            (slice(4, None), self._encoded, self._encoded_calibration),
+        ):
+            if other is not None:
+                share = _share(errors[part], calibration.squared_error)
+                velocity[part] += share * (calibration.gain * other - velocity[part])
         return velocity
 
     def _one_frame_error(self) -> float:
         """Expected distance between the forecast and the true center after one frame, in pixels."""
         return MIN_UNCERTAINTY + float(np.sqrt(self._trend_calibration.squared_error[4:6].sum()))
+
+
+def _share(error: Vector, other_error: Vector) -> Vector:
+    """The weight of the other of two forecasts, by the mean squared errors of both in pixels."""
+    floor = 0.25 * TOLERANCE**2
+    return (error + floor) / (error + other_error + 2 * floor)
