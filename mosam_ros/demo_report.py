@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.evaluation.metrics import box_iou, mask_iou
 from mosam_ros.synthetic import VISIBLE_PIXELS
 
 PRESENT = 0.5
@@ -62,12 +63,15 @@ class Answer:
         latency_seconds: from the frame's stamp to the answer's arrival at the recorder.
         presence: of the target, 0..1; None before the target is selected.
         mask: of the target; None before the target is selected.
+        forecast: box (4,) x_min, y_min, x_max, y_max in which the target is expected in the next
+            frame; None where the tracker does not trust its forecast.
     """
 
     tracker_seconds: float
     latency_seconds: float
     presence: float | None = None
     mask: PackedMask | None = None
+    forecast: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,14 @@ class FrameRecord:
         return self.answer is not None and self.answer.mask is not None
 
 
+def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """The tight box of a mask (height, width): (4,) x_min, y_min, x_max, y_max in pixels, None of
+    an empty mask.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return np.array([x, y, x + width, y + height], np.float64) if width else None
+
+
 def percentile(values: Sequence[float], q: float) -> float | None:
     """The q-th percentile (0..100), None of nothing."""
     return float(np.percentile(values, q)) if len(values) else None
@@ -93,6 +105,10 @@ def summarize(frames: Sequence[FrameRecord]) -> dict[str, float | int | None]:
 
     Times and IoU are over the frames that were answered with the target in them. Of these the
     target is visible in those with at least VISIBLE_PIXELS of it, and hidden in those with none.
+
+    Forecasts are judged by the next frame that was answered, by the tight box of the target there:
+    that of the ground truth if it is visible; where there is no ground truth, of the tracked mask.
+    `last_box_iou` is that of the tracked box, taken to stay where it is, over the same frames.
 
     Args:
         frames: every frame that the camera sent, in time order.
@@ -113,6 +129,7 @@ def summarize(frames: Sequence[FrameRecord]) -> dict[str, float | int | None]:
         "latency_ms_p50": percentile(latency_ms, 50),
         "latency_ms_p99": percentile(latency_ms, 99),
         **_accuracy([frame for frame in tracked if frame.truth is not None]),
+        **_forecasts(tracked),
     }
 
 
@@ -133,6 +150,29 @@ def _accuracy(tracked: Sequence[FrameRecord]) -> dict[str, float | int | None]:
         "hidden_frames": len(hidden),
         "hidden_presence_correct": _mean(hidden),
     }
+
+
+def _forecasts(tracked: Sequence[FrameRecord]) -> dict[str, float | int | None]:
+    forecast_ious, last_ious = [], []
+    for frame, following in pairwise(tracked):
+        forecast, last = frame.answer.forecast, tight_box(frame.answer.mask.unpack())
+        came = _box_that_came(following)
+        if forecast is not None and last is not None and came is not None:
+            forecast_ious.append(box_iou(forecast, came))
+            last_ious.append(box_iou(last, came))
+    return {
+        "forecasts": len(forecast_ious),
+        "forecast_iou": _mean(forecast_ious),
+        "last_box_iou": _mean(last_ious),
+    }
+
+
+def _box_that_came(frame: FrameRecord) -> NDArray[np.float64] | None:
+    """Where the target was in a frame, None where it was not visible."""
+    if frame.truth is None:
+        return tight_box(frame.answer.mask.unpack())
+    truth = frame.truth.unpack()
+    return tight_box(truth) if np.count_nonzero(truth) >= VISIBLE_PIXELS else None
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -159,6 +199,9 @@ def format_table(summary: dict) -> str:
         ("IoU of the first mask repeated", number("iou_first_mask_repeated", 3)),
         ("frames with the target hidden", summary["hidden_frames"]),
         ("of these recognised as hidden", "-" if correct is None else f"{correct:.0%}"),
+        ("forecasts of the next frame", summary["forecasts"]),
+        ("their box IoU with the frame that came", number("forecast_iou", 3)),
+        ("box IoU of the last box repeated", number("last_box_iou", 3)),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value!s:>8}" for name, value in rows)

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
 
 from geometry_msgs.msg import Point32  # noqa: E402
+from rclpy import serialization  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -15,14 +16,15 @@ from mosam_ros.mosam.prompts import PromptError  # noqa: E402
 from mosam_ros.mosam.results import (  # noqa: E402
     Box,
     FrameResult,
+    MotionPrompt,
     StageSeconds,
     TargetResult,
     TargetState,
 )
+from mosam_ros.msg import MotionPrompt as MotionPromptMessage  # noqa: E402
 from mosam_ros.msg import TargetSelection, TrackedTarget  # noqa: E402
 from mosam_ros.nodes import conversions  # noqa: E402
 from mosam_ros.nodes.conversions import ImageError  # noqa: E402
-from mosam_ros.nodes.overlay import draw_overlay, target_color  # noqa: E402
 
 HEADER = Header(frame_id="lens")
 HEADER.stamp.sec, HEADER.stamp.nanosec = 12, 345
@@ -228,27 +230,62 @@ def test_no_targets_make_an_empty_message():
     assert message.header == HEADER and not message.targets
 
 
-def test_the_overlay_tints_the_mask_and_leaves_the_rest():
-    picture = np.full((120, 160, 3), 50, np.uint8)
-    labels = np.zeros((120, 160), np.uint16)
-    labels[60:100, 50:120] = 3
-    message = conversions.targets_message(
-        frame_result(target(3, labels == 3, box=Box(50, 60, 70, 40))), HEADER
+def forecast(**changes) -> MotionPrompt:
+    fields = {
+        "time": 12.25,
+        "valid": True,
+        "key_points": np.array([[5, 6], [5, 4], [5, 8], [3, 6], [7, 6]], np.float32),
+        "box": np.array([1.6, 2.4, 9.5, 10.4], np.float32),
+        "velocity": np.array([30.0, -15.0], np.float32),
+        "uncertainty": 1.5,
+    }
+    return MotionPrompt(**{**fields, **changes})
+
+
+def test_a_forecast_as_a_message():
+    moving = target(7, np.ones((20, 30), bool), motion_prompt=forecast())
+    (sent,) = conversions.targets_message(frame_result(moving), HEADER).targets
+    prompt = sent.motion_prompt
+    assert (prompt.predicted_stamp.sec, prompt.predicted_stamp.nanosec) == (12, 250_000_000)
+    assert prompt.valid and prompt.uncertainty == 1.5
+    points = [(p.x, p.y, p.z) for p in prompt.key_points]
+    assert points == [(5, 6, 0), (5, 4, 0), (5, 8, 0), (3, 6, 0), (7, 6, 0)]
+    assert (prompt.velocity.x, prompt.velocity.y, prompt.velocity.z) == (30, -15, 0)
+    assert conversions.forecast_box(prompt).tolist() == [2, 2, 10, 10]
+
+
+def test_a_forecast_that_cannot_be_trusted_is_sent_as_a_guess():
+    prompt = conversions.motion_prompt_message(forecast(valid=False), (20, 30))
+    assert not prompt.valid and prompt.box.width == 8 and len(prompt.key_points) == 5
+    assert conversions.forecast_box(prompt) is None
+
+
+def test_without_a_forecast_the_message_is_not_valid():
+    prompt = conversions.motion_prompt_message(None, (20, 30))
+    assert prompt == MotionPromptMessage() and not prompt.valid
+
+
+@pytest.mark.parametrize(
+    ("box", "cut"),
+    [
+        ((-4.0, -3.0, 5.0, 6.0), [0, 0, 5, 6]),
+        ((25.0, 15.0, 40.0, 33.0), [25, 15, 30, 20]),
+        ((-9.0, 2.0, -1.0, 8.0), None),
+        ((31.0, 2.0, 40.0, 8.0), None),
+    ],
+)
+def test_the_box_of_a_forecast_is_cut_to_the_image(box, cut):
+    prompt = forecast(box=np.array(box, np.float32))
+    sent = conversions.forecast_box(conversions.motion_prompt_message(prompt, (20, 30)))
+    assert cut is None if sent is None else sent.tolist() == cut
+
+
+@pytest.mark.parametrize("time", [1.76e9 + 0.125, 4e9, -1.0, 0.0])
+def test_every_time_can_be_sent(time):
+    prompt = conversions.motion_prompt_message(forecast(time=time), (20, 30))
+    sent = serialization.deserialize_message(
+        serialization.serialize_message(prompt), MotionPromptMessage
     )
-    drawn = draw_overlay(picture, labels, message.targets)
-    assert (picture == 50).all()
-    expected = 0.55 * 50 + 0.45 * np.array(target_color(3))
-    assert np.abs(drawn[80, 85] - expected).max() <= 1
-    assert (drawn[110:, 130:] == 50).all()
-
-
-def test_a_hidden_target_is_still_named_in_the_overlay():
-    picture = np.zeros((120, 160, 3), np.uint8)
-    gone = TrackedTarget(id=3, state=TrackedTarget.OCCLUDED)
-    assert draw_overlay(picture, np.zeros((120, 160), np.uint16), [gone]).any()
-
-
-def test_neighboring_ids_have_different_colors():
-    colors = [target_color(i) for i in range(1, 12)]
-    assert len(set(colors)) == len(colors)
-    assert target_color(65535) == target_color(65535)
+    assert sent == prompt
+    if time < 2**31:
+        assert sent.predicted_stamp.sec + sent.predicted_stamp.nanosec / 1e9 == time

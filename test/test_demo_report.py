@@ -15,6 +15,7 @@ from mosam_ros.demo_report import (
     percentile,
     spread,
     summarize,
+    tight_box,
 )
 
 
@@ -27,9 +28,13 @@ def square(x: int, size: int = 10) -> np.ndarray:
 EMPTY = np.zeros((21, 47), bool)
 
 
-def record(truth=None, mask=None, presence=0.9, seconds=0.02, latency=0.05) -> FrameRecord:
+def record(
+    truth=None, mask=None, presence=0.9, seconds=0.02, latency=0.05, forecast=None
+) -> FrameRecord:
     packed_truth = None if truth is None else PackedMask.pack(truth)
-    return FrameRecord(packed_truth, Answer(seconds, latency, presence, PackedMask.pack(mask)))
+    box = None if forecast is None else tight_box(forecast)
+    answer = Answer(seconds, latency, presence, PackedMask.pack(mask), box)
+    return FrameRecord(packed_truth, answer)
 
 
 def test_a_packed_mask_comes_back():
@@ -91,6 +96,56 @@ def test_hidden_frames_are_judged_by_the_presence():
     assert summary["iou_visible"] == 1
 
 
+def test_tight_box():
+    assert tight_box(square(3)).tolist() == [3, 5, 13, 15]
+    assert tight_box(EMPTY) is None
+
+
+def test_a_forecast_is_judged_by_the_true_box_of_the_next_answered_frame():
+    frames = [
+        record(square(0), square(0), forecast=square(5)),
+        FrameRecord(PackedMask.pack(square(30))),  # dropped
+        record(square(5), square(10), forecast=square(15)),
+        record(square(20), square(20), forecast=square(0)),  # nothing comes after it
+    ]
+    summary = summarize(frames)
+    assert summary["forecasts"] == 2
+    assert summary["forecast_iou"] == pytest.approx((1 + 1 / 3) / 2)
+    assert summary["last_box_iou"] == pytest.approx((1 / 3 + 0) / 2)
+
+
+def test_only_forecasts_of_a_visible_target_count():
+    frames = [
+        record(square(0), square(0)),  # no forecast
+        record(square(0), square(0), forecast=square(5)),
+        record(EMPTY, square(5), forecast=square(5)),  # hidden
+        record(square(9), EMPTY, forecast=square(9)),  # nothing was tracked that could be repeated
+        record(square(9), square(9)),
+    ]
+    summary = summarize(frames)
+    assert summary["forecasts"] == 1
+    assert summary["forecast_iou"] == pytest.approx(6 / 14)
+    assert summary["last_box_iou"] == pytest.approx(6 / 14)
+
+
+def test_without_ground_truth_a_forecast_is_judged_by_the_tracked_box():
+    frames = [
+        record(None, square(0), forecast=square(5)),
+        record(None, square(5), forecast=square(10)),
+        record(None, EMPTY),
+    ]
+    summary = summarize(frames)
+    assert summary["forecasts"] == 1
+    assert summary["forecast_iou"] == 1
+    assert summary["last_box_iou"] == pytest.approx(1 / 3)
+
+
+def test_without_forecasts_there_is_nothing_to_judge():
+    summary = summarize([record(square(0), square(0))] * 3)
+    assert summary["forecasts"] == 0
+    assert summary["forecast_iou"] is None and summary["last_box_iou"] is None
+
+
 def test_without_ground_truth_there_is_no_accuracy():
     summary = summarize([record(None, square(0))])
     assert summary["tracker_ms_p50"] is not None
@@ -104,7 +159,7 @@ def test_without_ground_truth_there_is_no_accuracy():
 def test_every_summary_can_be_written_and_printed(frames):
     summary = summarize(frames)
     assert json.loads(json.dumps(summary)) == summary
-    assert len(format_table(summary).splitlines()) == 11
+    assert len(format_table(summary).splitlines()) == 14
 
 
 @pytest.mark.parametrize(

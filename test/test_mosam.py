@@ -165,6 +165,15 @@ def test_a_jump_back_in_time_starts_the_motion_anew(loaded, clip):
     assert result.state is TargetState.TRACKED
 
 
+def test_a_long_time_without_targets_is_no_frame_interval(loaded, clip):
+    tracker = MosamTracker(loaded)
+    for stamp in (10.0, 10.1):
+        tracker.track(clip[0].image, stamp)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    first = tracker.track(clip[0].image, stamp=95.0).targets[0].motion_prompt
+    assert not first.valid and 95 < first.time < 95.5
+
+
 def test_the_pixel_filter_remembers_unsure_pixels_as_background(loaded):
     """Filtering at 0.5 equals remembering a mask whose unsure pixels are surely background."""
     model = loaded.model

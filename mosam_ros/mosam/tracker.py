@@ -61,6 +61,9 @@ MAX_TARGET_ID = 65535
 SPARSE_ENCODERS = ("linear", "trained")
 """Names for `MotionConfig.sparse_encoder`."""
 
+LONG_GAP = 2.0
+"""Seconds without a frame after which the last one says nothing about the optical flow."""
+
 FRAME_INTERVAL = 1 / 30
 """Seconds between frames that come without stamps."""
 
@@ -356,7 +359,9 @@ class MosamTracker:
         rejected = self._fit_prompts(height, width)
         self._advance_time(self._time + FRAME_INTERVAL if stamp is None else stamp, (height, width))
         results: tuple[TargetResult, ...] = ()
-        if self._targets:
+        if not self._targets:
+            self._past_frames.clear()
+        else:
             with torch.inference_mode(), self._loaded.autocast():
                 results = self._track_targets(frame, clock)
         result = FrameResult(
@@ -372,6 +377,8 @@ class MosamTracker:
             past.clear()
             for target in self._targets.values():
                 target.forecaster.reset()
+        elif past and time - past[-1].time > LONG_GAP:
+            past.clear()
         self._time = time
         for target in self._targets.values():
             target.forecast = target.forecaster.predict(time, size)

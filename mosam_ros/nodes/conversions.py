@@ -7,13 +7,15 @@ from array import array
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point32
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point32, Vector3
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from mosam_ros.mosam.prompts import Prompt, PromptError
-from mosam_ros.mosam.results import Box, FrameResult, TargetResult
+from mosam_ros.mosam.results import Box, FrameResult, MotionPrompt, TargetResult
+from mosam_ros.msg import MotionPrompt as MotionPromptMessage
 from mosam_ros.msg import TargetSelection, TrackedTarget, TrackedTargetArray
 
 
@@ -169,7 +171,7 @@ def targets_message(
     return TrackedTargetArray(
         header=header,
         targets=[
-            _target_message(target)
+            _target_message(target, result.image_size)
             for target in sorted(result.targets, key=lambda target: target.target_id)
         ],
         seconds_convert=seconds_convert,
@@ -181,7 +183,7 @@ def targets_message(
     )
 
 
-def _target_message(target: TargetResult) -> TrackedTarget:
+def _target_message(target: TargetResult, image_size: tuple[int, int]) -> TrackedTarget:
     x, y = target.centroid or (0.0, 0.0)
     return TrackedTarget(
         id=target.target_id,
@@ -193,7 +195,57 @@ def _target_message(target: TargetResult) -> TrackedTarget:
         mask_confidence=float(target.predicted_iou),
         presence=target.presence,
         frames_since_seen=int(target.frames_since_seen),
+        motion_prompt=motion_prompt_message(target.motion_prompt, image_size),
     )
+
+
+def motion_prompt_message(
+    prompt: MotionPrompt | None, image_size: tuple[int, int]
+) -> MotionPromptMessage:
+    """A forecast as a message, not valid where there is none.
+
+    Args:
+        prompt: in pixels, seconds of the frames' stamps and pixels per second.
+        image_size: (height, width) in pixels, which the box is cut to.
+    """
+    if prompt is None:
+        return MotionPromptMessage()
+    velocity_x, velocity_y = map(float, prompt.velocity)
+    return MotionPromptMessage(
+        predicted_stamp=_time(prompt.time),
+        valid=prompt.valid,
+        key_points=[Point32(x=float(x), y=float(y)) for x, y in prompt.key_points],
+        box=_region(_cut_box(prompt.box, image_size)),
+        velocity=Vector3(x=velocity_x, y=velocity_y),
+        uncertainty=prompt.uncertainty,
+    )
+
+
+def forecast_box(message: MotionPromptMessage) -> NDArray[np.float64] | None:
+    """The box of a forecast: (4,) x_min, y_min, x_max, y_max in pixels; None where it cannot be
+    trusted or lies outside the image.
+    """
+    box = message.box
+    if not message.valid or not (box.width and box.height):
+        return None
+    x, y = box.x_offset, box.y_offset
+    return np.array([x, y, x + box.width, y + box.height], np.float64)
+
+
+def _time(seconds: float) -> Time:
+    """A stamp; what lies outside of what a stamp can say becomes the nearest that it can."""
+    whole, nanoseconds = divmod(round(seconds * 1e9), 10**9)
+    return Time(sec=min(max(whole, -(2**31)), 2**31 - 1), nanosec=nanoseconds)
+
+
+def _cut_box(corners: NDArray[np.float32], image_size: tuple[int, int]) -> Box | None:
+    """The part of a box (4,) x_min, y_min, x_max, y_max that lies in the image, in whole pixels."""
+    height, width = image_size
+    limits = [width, height, width, height]
+    x_min, y_min, x_max, y_max = np.rint(np.clip(corners, 0, limits)).astype(int).tolist()
+    if x_max <= x_min or y_max <= y_min:
+        return None
+    return Box(x_min, y_min, x_max - x_min, y_max - y_min)
 
 
 def _region(box: Box | None) -> RegionOfInterest:

@@ -31,7 +31,7 @@ from mosam_ros.demo_report import (
     summarize,
 )
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
-from mosam_ros.nodes.conversions import image_to_rgb, labels_from_image
+from mosam_ros.nodes.conversions import forecast_box, image_to_rgb, labels_from_image
 from mosam_ros.nodes.overlay import draw_overlay
 from mosam_ros.nodes.running import StartError, run_node
 from mosam_ros.synthetic import VISIBLE_PIXELS
@@ -210,9 +210,14 @@ class DemoRecorder(Node):
         target = next((t for t in message.targets if t.id == TARGET_ID), None)
         if target is None:
             return FrameRecord(truth, Answer(message.seconds_total, latency))
-        return FrameRecord(
-            truth, Answer(message.seconds_total, latency, target.presence, self._masks[stamp])
+        answer = Answer(
+            message.seconds_total,
+            latency,
+            target.presence,
+            self._masks[stamp],
+            forecast_box(target.motion_prompt),
         )
+        return FrameRecord(truth, answer)
 
     def _draw(self, folder: Path) -> None:
         """Write overlay.mp4 with every recorded picture and contact_sheet.png with a few."""

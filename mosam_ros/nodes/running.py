@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.task import Future
@@ -37,6 +38,9 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
         status = _spin(node)
     except StartError as error:
         print(error, file=sys.stderr)
+        status = 2
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f"a parameter cannot be used: {error}", file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -19,10 +18,10 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from mosam_ros.mosam.checkpoints import MODELS, LoadedModel, load_model
+from mosam_ros.mosam.checkpoints import load_model, load_motion_encoders
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import FrameResult
-from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
 from mosam_ros.nodes.conversions import (
     ImageError,
@@ -34,6 +33,7 @@ from mosam_ros.nodes.conversions import (
 )
 from mosam_ros.nodes.frame_statistics import FrameStatistics
 from mosam_ros.nodes.overlay import draw_overlay
+from mosam_ros.nodes.parameters import declarations, tracker_config
 from mosam_ros.nodes.running import run_node
 
 NEWEST_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -91,31 +91,15 @@ class TrackerNode(LifecycleNode):
         self._statistics = FrameStatistics()
         self._last_size: tuple[int, int] | None = None
         self._last_stamp: Time | None = None
-        if self.get_parameter("autostart").value:
+        if self._value("autostart"):
             self._autostart_timer = self.create_timer(0.01, self._autostart)
 
     def _declare_parameters(self) -> None:
-        def declare(name: str, default, description: str, smallest: int | None = None) -> None:
-            limits = [] if smallest is None else [(smallest, 2**31 - 1)]
-            self.declare_parameter(
-                name,
-                default,
-                ParameterDescriptor(
-                    description=description,
-                    integer_range=[
-                        IntegerRange(from_value=low, to_value=high, step=1) for low, high in limits
-                    ],
-                ),
-            )
+        for name, (default, descriptor) in declarations().items():
+            self.declare_parameter(name, default, descriptor)
 
-        declare("autostart", True, "Configure and activate when the node starts.")
-        declare("model", "nano", f"Name of the model: {', '.join(MODELS)}.")
-        declare("checkpoint", "", "File with the model's weights; empty: the model's own.")
-        declare("device", "auto", "cpu, cuda, cuda:1, ... or auto (CUDA where there is one).")
-        declare("precision", "auto", "fp32, fp16, bf16 or auto (fp32 on the CPU, fp16 on CUDA).")
-        declare("image_size", 0, "Side of the model's input in pixels; 0: the model's own.", 0)
-        declare("num_threads", 0, "CPU threads for the model; 0: PyTorch's choice.", 0)
-        declare("lost_after", 30, "Frames without a target after which it counts as lost.", 1)
+    def _value(self, name: str):
+        return self.get_parameter(name).value
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -126,12 +110,10 @@ class TrackerNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            loaded = self._load()
+            self._tracker = self._make_tracker()
         except Exception as error:  # whatever is wrong, the node stays up to be configured again
             self.get_logger().error(f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._tracker = MosamTracker(loaded, self._tracker_config())
-        self._device = str(loaded.device)
         self._last_size = self._last_stamp = None
         self._selections.clear()
         self._statistics = FrameStatistics()
@@ -140,9 +122,6 @@ class TrackerNode(LifecycleNode):
         self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", RELIABLE)
         self._diagnostics = self.create_lifecycle_publisher(
             DiagnosticArray, "/diagnostics", RELIABLE
-        )
-        self.get_logger().info(
-            f"configured: model {loaded.name} at {loaded.model.image_size} px on {loaded.device}"
         )
         return super().on_configure(state)
 
@@ -205,29 +184,30 @@ class TrackerNode(LifecycleNode):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load(self) -> LoadedModel:
+    def _make_tracker(self) -> MosamTracker:
         """Load the model and run it once, so that the first frame is as fast as the others."""
-
-        def value(name: str):
-            return self.get_parameter(name).value
-
-        if value("num_threads"):
-            torch.set_num_threads(value("num_threads"))
+        config = tracker_config(self._value)
+        if self._value("num_threads"):
+            torch.set_num_threads(self._value("num_threads"))
         loaded = load_model(
-            value("model"),
-            value("checkpoint") or None,
-            value("device"),
-            value("precision"),
-            value("image_size") or None,
+            self._value("model"),
+            self._value("checkpoint") or None,
+            self._value("device"),
+            self._value("precision"),
+            self._value("image_size") or None,
         )
-        rehearsal = MosamTracker(loaded)
+        encoders = None
+        if config.motion.trained:
+            encoders = load_motion_encoders(loaded, self._value("motion_checkpoint") or None)
+        rehearsal = MosamTracker(loaded, config, encoders)
         rehearsal.add(Prompt.from_box(200, 150, 400, 300))
         for _ in range(2):
             rehearsal.track(np.zeros((480, 640, 3), np.uint8))
-        return loaded
-
-    def _tracker_config(self) -> TrackerConfig:
-        return TrackerConfig(lost_after=self.get_parameter("lost_after").value)
+        self._device = str(loaded.device)
+        self.get_logger().info(
+            f"configured: model {loaded.name} at {loaded.model.image_size} px on {loaded.device}"
+        )
+        return MosamTracker(loaded, config, encoders)
 
     # Callbacks
 
@@ -272,12 +252,13 @@ class TrackerNode(LifecycleNode):
         self._notice_changes(message.header, frame.shape[:2])
         while self._selections:
             self._select(self._selections.popleft())
-        result = self._tracker.track(frame)
+        stamp = Time.from_msg(message.header.stamp)
+        result = self._tracker.track(frame, stamp.nanoseconds / 1e9)
         for rejected in result.rejected:
             self._warn_ignored(rejected.target_id, rejected.reason)
         self._publish(result, frame, message.header, converted - started)
         now = time.perf_counter()
-        latency = self.get_clock().now() - Time.from_msg(message.header.stamp)
+        latency = self.get_clock().now() - stamp
         overhead = now - started - result.seconds.total
         self._statistics.add_answer(now, latency.nanoseconds / 1e9, overhead)
 
@@ -289,14 +270,23 @@ class TrackerNode(LifecycleNode):
         self._last_size = size
         stamp = Time.from_msg(header.stamp)
         if self._last_stamp is not None:
-            backwards = (self._last_stamp - stamp).nanoseconds / 1e9
-            if backwards > TIME_JUMP:
-                self.get_logger().warning(
-                    f"the stamps jumped back by {backwards:.1f} s: all targets are cleared, "
-                    "select them again"
-                )
-                self._tracker.clear()
+            self._notice_stamp((stamp - self._last_stamp).nanoseconds / 1e9)
         self._last_stamp = stamp
+
+    def _notice_stamp(self, elapsed: float) -> None:
+        """Say what follows from a stamp that is not later than the last one, by seconds."""
+        if elapsed < -TIME_JUMP:
+            self.get_logger().warning(
+                f"the stamps jumped back by {-elapsed:.1f} s: all targets are cleared, "
+                "select them again"
+            )
+            self._tracker.clear()
+        elif elapsed <= 0:
+            self.get_logger().warning(
+                "the stamps do not increase: without the time of each frame the targets' motion "
+                "starts anew; let the camera stamp its images",
+                throttle_duration_sec=5.0,
+            )
 
     def _select(self, selection: TargetSelection) -> None:
         try:

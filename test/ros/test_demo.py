@@ -29,6 +29,9 @@ KEYS = {
     "iou_first_mask_repeated",
     "hidden_frames",
     "hidden_presence_correct",
+    "forecasts",
+    "forecast_iou",
+    "last_box_iou",
 }
 
 
@@ -61,6 +64,8 @@ def test_a_synthetic_scene(tmp_path):
     assert 0 < summary["iou_first_mask_repeated"] < 1
     assert 0.2 < summary["iou_visible"] <= 1
     assert summary["hidden_frames"] > 0
+    assert summary["forecasts"] > 0
+    assert 0 < summary["forecast_iou"] <= 1 and 0 < summary["last_box_iou"] <= 1
     assert summary["latency_ms_p50"] >= summary["tracker_ms_p50"] > 0
     assert cv2.imread(str(tmp_path / "contact_sheet.png")) is not None
     assert cv2.VideoCapture(str(tmp_path / "overlay.mp4")).read()[0]
@@ -73,6 +78,7 @@ def test_a_video_with_a_box(tmp_path, video):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["source"] == str(video) and summary["seed"] is None
     assert summary["frames_answered"] > 0
+    assert summary["forecasts"] > 0 and summary["forecast_iou"] > 0.5
     assert summary["iou_visible"] is None and summary["hidden_presence_correct"] is None
     assert (tmp_path / "overlay.mp4").exists()
 

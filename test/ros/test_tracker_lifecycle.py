@@ -33,10 +33,15 @@ def state(client) -> str:
     return response.current_state.label
 
 
-def set_parameter(client, name: str, value) -> None:
+def try_to_set(client, name: str, value) -> str:
+    """Set a parameter; returns the reason why it could not be set, empty if it could."""
     request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-    response = client.call("mosam_tracker/set_parameters", SetParameters, request)
-    assert response.results[0].successful, response.results[0].reason
+    (result,) = client.call("mosam_tracker/set_parameters", SetParameters, request).results
+    return "" if result.successful else result.reason or "no reason given"
+
+
+def set_parameter(client, name: str, value) -> None:
+    assert not try_to_set(client, name, value)
 
 
 def test_what_cannot_be_configured_is_named_and_then_put_right(start, client, tmp_path):
@@ -57,6 +62,11 @@ def test_what_cannot_be_configured_is_named_and_then_put_right(start, client, tm
     assert state(client) == "unconfigured"
 
     set_parameter(client, "checkpoint", "")
+    set_parameter(client, "motion.flow", "lucas")
+    assert not change(client, Transition.TRANSITION_CONFIGURE)
+    process.wait_for_log("not configured: there is no flow method 'lucas': take one of dis")
+
+    set_parameter(client, "motion.flow", "dis")
     assert change(client, Transition.TRANSITION_CONFIGURE)
     assert state(client) == "inactive"
     assert process.interrupt() == 0
@@ -66,6 +76,9 @@ def test_what_cannot_be_configured_is_named_and_then_put_right(start, client, tm
 def test_a_managed_life(start, client):
     process = start("tracker_node", autostart=False)
     assert state(client) == "unconfigured"
+    assert "range" in try_to_set(client, "memory.iou_threshold", 1.5)
+    assert "valid step" in try_to_set(client, "motion.num_key_points", 4)
+    set_parameter(client, "motion.num_key_points", 9)
     assert change(client, Transition.TRANSITION_CONFIGURE)
     assert state(client) == "inactive"
     assert client.images.get_subscription_count() == 0
@@ -95,4 +108,11 @@ def test_a_managed_life(start, client):
     assert change(client, Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert state(client) == "finalized"
     assert process.interrupt() == 0
+    assert "Traceback" not in process.log
+
+
+def test_a_parameter_that_cannot_be_used_is_named_at_the_start(start):
+    process = start("tracker_node", lost_after=0)
+    assert process.wait_for_end() == 2
+    assert "a parameter cannot be used:" in process.log and "range" in process.log
     assert "Traceback" not in process.log

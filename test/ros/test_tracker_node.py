@@ -32,6 +32,23 @@ FRAME = SCENE.frame(0)
 PICTURE = FRAME.image
 FIRST, SECOND, _ = FRAME.masks
 
+FRAME_SECONDS = 0.05
+MOVING = SyntheticScene(
+    33,
+    SceneConfig(
+        240,
+        320,
+        num_frames=16,
+        num_objects=1,
+        num_lookalikes=0,
+        size=(0.3, 0.4),
+        speed=0.012,
+        camera_motion=0.0,
+        clutter=0,
+    ),
+)
+"""Its target goes up and to the right."""
+
 
 @pytest.fixture(scope="module")
 def process(start, client):
@@ -197,6 +214,51 @@ def test_a_jump_back_in_time_clears_the_targets(tracker, said):
     tracker.track(PICTURE)
     assert ids(tracker.track(PICTURE, stamp=time.time_ns() - 10**10)) == []
     said("the stamps jumped back by")
+
+
+def nanoseconds(stamp) -> int:
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def test_a_moving_target_has_a_forecast(tracker):
+    frames = [MOVING.frame(index) for index in range(10)]
+    tracker.select(target_id=1, mask=mask_to_image(frames[0].masks[0], tracker.header()))
+    stamp = time.time_ns()
+    for frame in frames:
+        answer = tracker.track(frame.image, stamp)
+        stamp += round(FRAME_SECONDS * 1e9)
+    # The next test's stamps must be later than these.
+    time.sleep(max(0, stamp - time.time_ns()) / 1e9)
+    (target,) = answer.targets
+    assert target.state == TrackedTarget.TRACKED
+    prompt = target.motion_prompt
+    assert prompt.valid
+    ahead = nanoseconds(prompt.predicted_stamp) - nanoseconds(answer.header.stamp)
+    assert ahead / 1e9 == pytest.approx(FRAME_SECONDS, abs=1e-5)
+
+    earlier, last = (np.argwhere(frames[k].masks[0]).mean(0)[::-1] for k in (-5, -1))
+    true_velocity = (last - earlier) / (4 * FRAME_SECONDS)
+    velocity = np.array([prompt.velocity.x, prompt.velocity.y])
+    speed, true_speed = np.linalg.norm(velocity), np.linalg.norm(true_velocity)
+    assert velocity @ true_velocity > 0.7 * speed * true_speed, "the direction is right"
+    assert 0.4 < speed / true_speed < 2.0, "pixels per second"
+
+    points = np.array([(point.x, point.y) for point in prompt.key_points])
+    assert points.shape == (5, 2) and np.isfinite(points).all()
+    assert np.linalg.norm(points[0] - last) < 20
+    assert prompt.box.width > 0 and prompt.box.height > 0
+    assert prompt.box.x_offset + prompt.box.width <= 320
+    assert 0 < prompt.uncertainty < 50
+
+
+def test_stamps_that_do_not_increase_keep_the_targets(tracker, said):
+    tracker.select(target_id=1, box=box_of(FIRST))
+    stamp = time.time_ns()
+    for step in range(4):
+        answer = tracker.track(PICTURE, stamp - step)
+    said("the stamps do not increase")
+    assert ids(answer) == [1]
+    assert not answer.targets[0].motion_prompt.valid
 
 
 def test_the_overlay_is_published_to_whoever_subscribes(tracker):

@@ -1,0 +1,93 @@
+"""The node's parameters, their defaults and the file that lists them all."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
+
+from mosam_ros.mosam.tracker import TrackerConfig  # noqa: E402
+from mosam_ros.nodes.parameters import (  # noqa: E402
+    METHOD_SETTINGS,
+    declarations,
+    method_defaults,
+    tracker_config,
+)
+
+ROOT = Path(__file__).parents[2]
+DEFAULTS = {name: default for name, (default, _) in declarations().items()}
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """A nested mapping with its keys joined by dots."""
+    leaves = {}
+    for key, value in tree.items():
+        name = prefix + key
+        leaves |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return leaves
+
+
+def test_every_setting_of_the_tracker_is_a_parameter():
+    assert METHOD_SETTINGS.keys() == method_defaults().keys()
+
+
+def test_the_defaults_are_full_mosam():
+    assert tracker_config(DEFAULTS.__getitem__) == TrackerConfig()
+
+
+def test_every_parameter_arrives_in_the_tracker():
+    changed = {
+        name: not value if isinstance(value, bool) else value
+        for name, value in method_defaults().items()
+    } | {
+        "motion.num_key_points": 9,
+        "motion.sparse_encoder": "trained",
+        "motion.flow": "raft",
+        "motion.flow_interval": 2,
+        "motion.reliable_iou": 0.55,
+        "memory.iou_threshold": 0.8,
+        "memory.occlusion_threshold": 0.5,
+        "memory.rank_threshold": 0.4,
+        "memory.interval": 3,
+        "memory.window": 20,
+        "memory.foreground_threshold": 0.45,
+        "memory.max_prompted_frames": 2,
+        "lost_after": 7,
+    }
+    config = tracker_config(changed.__getitem__)
+    defaults = method_defaults()
+    for name, value in changed.items():
+        part = config
+        for word in name.split("."):
+            part = getattr(part, word)
+        assert part == value != defaults[name], name
+
+
+def test_values_that_do_not_go_together_are_named():
+    with pytest.raises(ValueError, match="1, 5, 9, …"):
+        tracker_config(({**DEFAULTS, "motion.num_key_points": 4}).__getitem__)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_every_parameter_is_described_and_its_default_in_range(name):
+    default, descriptor = declarations()[name]
+    assert descriptor.description.endswith(".")
+    ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+    assert len(ranges) == (type(default) in (int, float))
+    for limits in ranges:
+        assert limits.from_value <= default <= limits.to_value
+
+
+def test_the_file_lists_every_parameter_with_its_default():
+    tree = yaml.safe_load((ROOT / "config" / "tracker.yaml").read_text())
+    listed = flat(tree["/**"]["ros__parameters"])
+    assert listed == DEFAULTS
+    assert {name: type(value) for name, value in listed.items()} == {
+        name: type(default) for name, default in DEFAULTS.items()
+    }
+
+
+def test_the_readme_lists_every_parameter():
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in DEFAULTS if f"| `{name}` |" not in text] == []
