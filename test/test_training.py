@@ -12,7 +12,8 @@ from mosam_ros.mosam.checkpoints import load_model, read_metadata
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.data import ClipStream, make_clip
-from mosam_ros.training.model_steps import tight_boxes
+from mosam_ros.training.model_steps import forecast_masks, point_prompts, tight_boxes
+from mosam_ros.training.validate import format_report, rank_correlation, validate
 
 TINY = (
     Stage("images", 64, 3, 2, 2, 3, 1e-3, single_images=True),
@@ -80,3 +81,38 @@ def test_tight_boxes():
     masks = torch.zeros(2, 10, 12, dtype=torch.bool)[:, :, :10].clone()
     masks[0, 2:5, 3:9] = True
     assert tight_boxes(masks).tolist() == [[[3, 2], [8, 4]], [[0, 0], [0, 0]]]
+
+
+def test_forecasts_of_targets_that_have_just_been_hidden_are_stale():
+    before = torch.zeros(3, 16, 16, dtype=torch.bool)
+    before[:2, 2:6, 2:6] = True
+    now = torch.zeros_like(before)
+    now[0, 8:12, 8:12] = now[2, 8:12, 8:12] = True
+    drawn = [forecast_masks(before, now, np.random.default_rng(s)) for s in range(40)]
+    stale = [bool((d[0] == before[0]).all()) for d in drawn]
+    assert 0 < sum(stale) < 40
+    assert all(
+        (d[0] == (before if old else now)[0]).all() for d, old in zip(drawn, stale, strict=True)
+    )
+    assert all((d[1] == before[1]).all() and not d[2].any() for d in drawn)
+    labels = point_prompts("motion", drawn[0], np.random.default_rng(0), torch.device("cpu")).labels
+    assert labels[1].tolist() == [2, 3, 1, 1, 1, 1, 1]
+    assert labels[2].tolist() == [-1] * 7
+
+
+def test_rank_correlation():
+    a = np.array([0.1, 0.4, 0.2, 0.9])
+    assert rank_correlation(a, a**3) == pytest.approx(1)
+    assert rank_correlation(a, -a) == pytest.approx(-1)
+    tied = rank_correlation(np.array([1.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
+    assert tied == pytest.approx(0.9487, abs=1e-4)
+
+
+def test_validation_reports_every_kind_of_prompt_and_scenario():
+    report = validate(load_model("nano", device="cpu", image_size=128), 2, seed=3)
+    for kind in ("mask", "box", "point"):
+        assert report[kind]["iou_visible"] > report[kind]["first_mask_repeated"]
+    assert list(report["scenarios"]) == ["easy", "fast"]
+    assert 0 <= report["presence_visible"] <= 1 and report["hidden_frames"] >= 0
+    assert -1 <= report["iou_rank_correlation"] <= 1
+    assert "rank correlation" in format_report(report)

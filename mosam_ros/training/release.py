@@ -1,4 +1,4 @@
-"""Put trained weights into the package: calibrated, with what made them and how well they track.
+"""Put trained weights into the package, with what made them and how well they track.
 
 python -m mosam_ros.training.release runs/nano/stage5.pt --clips 35 --seed 0
 """
@@ -12,22 +12,19 @@ from pathlib import Path
 import torch
 
 from mosam_ros.mosam.checkpoints import load_model, read_metadata, save_weights
-from mosam_ros.training.calibrate import calibrate
 from mosam_ros.training.validate import validate
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nano.pt"
-CALIBRATION_CLIPS = 10
 
 
 def release(checkpoint: Path, target: Path, num_clips: int, seed: int) -> dict:
-    """Calibrate and validate a checkpoint and write it to `target`, its metadata beside it as JSON.
+    """Validate a checkpoint and write it to `target`, its metadata beside it as JSON.
 
     Returns:
-        The metadata: command, seed, stages, hours, calibration and validation figures.
+        The metadata: command, seed, stages, hours and validation figures.
     """
     loaded = load_model("nano", checkpoint)
     metadata = read_metadata(checkpoint)
-    metadata["object_score_calibration"] = calibrate(loaded, CALIBRATION_CLIPS)
     metadata["validation"] = validate(loaded, num_clips, seed)
     metadata["torch"] = torch.__version__
     save_weights(target, loaded.model.base.state_dict(), metadata)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mosam_ros.evaluation.metrics import mask_iou
@@ -30,23 +31,34 @@ from mosam_ros.training.prompting import prompt_for
 PROMPT_KINDS = ("mask", "box", "point")
 
 
+LAST_FRAMES = 10
+"""The end of a clip, over which tracking is compared with its start."""
+
+
 @dataclass(frozen=True)
 class ClipScore:
-    """One clip tracked from one prompt.
+    """One clip tracked from one prompt; every array has one entry per frame after the prompted one.
 
     Attributes:
         scenario: its name.
-        iou_visible: mean IoU over frames in which the target is visible, the prompted one excluded.
-        first_mask_repeated: the same for repeating the first mask.
-        presence_visible, presence_hidden: share of those frames with the right sign of the object
-            score; None where there are none.
+        iou: with the true mask; NaN where the target is not visible.
+        repeated: the same for repeating the first mask.
+        predicted_iou: what the model says of its mask.
+        seen: whether the object score says that the target is there.
+        hidden: whether no pixel of it is visible.
     """
 
     scenario: str
-    iou_visible: float
-    first_mask_repeated: float
-    presence_visible: float | None
-    presence_hidden: float | None
+    iou: NDArray[np.float64]
+    repeated: NDArray[np.float64]
+    predicted_iou: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """Frames that count as showing the target."""
+        return ~np.isnan(self.iou)
 
 
 def held_out_clips(count: int, seed: int, size: int) -> Iterator[tuple[str, list[SceneFrame]]]:
@@ -70,55 +82,124 @@ def score_clip(loaded: LoadedModel, name: str, clip: list[SceneFrame], kind: str
     tracker = MosamTracker(loaded)
     first = clip[0].masks[TARGET]
     tracker.add(prompt_for(kind, first))
-    ious, repeated, visible, hidden = [], [], [], []
-    for index, frame in enumerate(clip):
+    tracker.track(clip[0].image)
+    rows = []
+    for frame in clip[1:]:
         result = tracker.track(frame.image).targets[0]
-        if index == 0:
-            continue
         truth = frame.masks[TARGET]
-        if np.count_nonzero(truth) >= VISIBLE_PIXELS:
-            ious.append(mask_iou(result.mask, truth))
-            repeated.append(mask_iou(first, truth))
-            visible.append(result.object_score > 0)
-        elif not truth.any():
-            hidden.append(result.object_score < 0)
-    return ClipScore(
-        name,
-        float(np.mean(ious)),
-        float(np.mean(repeated)),
-        float(np.mean(visible)) if visible else None,
-        float(np.mean(hidden)) if hidden else None,
+        visible = np.count_nonzero(truth) >= VISIBLE_PIXELS
+        iou = mask_iou(result.mask, truth) if visible else np.nan
+        repeated = mask_iou(first, truth) if visible else np.nan
+        rows.append((iou, repeated, result.predicted_iou, result.object_score > 0, not truth.any()))
+    iou, repeated, predicted, seen, hidden = map(np.array, zip(*rows, strict=True))
+    return ClipScore(name, iou, repeated, predicted, seen, hidden)
+
+
+def prompt_moves_mask(loaded: LoadedModel, frame: SceneFrame, kind: str) -> bool | None:
+    """Whether a prompt on the largest other object of a frame gives that object's mask rather than
+    the target's; None where no other object is large enough to be prompted.
+    """
+    areas = frame.masks.sum((1, 2))
+    areas[TARGET] = 0
+    other = int(areas.argmax())
+    if areas[other] < 10 * VISIBLE_PIXELS:
+        return None
+    tracker = MosamTracker(loaded)
+    tracker.add(prompt_for(kind, frame.masks[other]))
+    mask = tracker.track(frame.image).targets[0].mask
+    return mask_iou(mask, frame.masks[other]) > mask_iou(mask, frame.masks[TARGET])
+
+
+def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Spearman's correlation; equal values share their mean rank."""
+
+    def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        _, index, count = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(count) - (count - 1) / 2)[index]
+
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def summarize(scores: dict[str, list[ClipScore]], moves: dict[str, list[bool]]) -> dict:
+    """Means over clips by kind of prompt and by scenario, and what the scores are worth.
+
+    Args:
+        scores: by kind of prompt, in the order of the clips.
+        moves: by kind of prompt, the answers of `prompt_moves_mask`.
+    """
+    everything = [s for by_clip in scores.values() for s in by_clip]
+    visible = [s.visible for s in everything]
+    iou = np.concatenate([s.iou[v] for s, v in zip(everything, visible, strict=True)])
+    predicted = np.concatenate(
+        [s.predicted_iou[v] for s, v in zip(everything, visible, strict=True)]
     )
-
-
-def summarize(scores: list[ClipScore]) -> dict:
-    """Means over clips, all together and by scenario."""
-
-    def mean(values: list[float | None]) -> float | None:
-        known = [v for v in values if v is not None]
-        return round(float(np.mean(known)), 4) if known else None
-
-    by_scenario = {
-        name: mean([s.iou_visible for s in scores if s.scenario == name])
-        for name in dict.fromkeys(s.scenario for s in scores)
+    report: dict = {kind: _summary(by_clip) for kind, by_clip in scores.items()}
+    for kind, answers in moves.items():
+        report[kind]["prompt_moves_mask"] = _mean(answers)
+    return report | {
+        "presence_visible": _mean(np.concatenate([s.seen[s.visible] for s in everything])),
+        "presence_hidden": _mean(np.concatenate([~s.seen[s.hidden] for s in everything])),
+        "hidden_frames": int(sum(s.hidden.sum() for s in everything)),
+        "iou_rank_correlation": round(rank_correlation(predicted, iou), 4),
+        "iou_calibration_error": _mean(np.abs(predicted - iou)),
+        "scenarios": {
+            name: {
+                kind: _mean([np.nanmean(s.iou) for s in by_clip if s.scenario == name])
+                for kind, by_clip in scores.items()
+            }
+            for name in dict.fromkeys(s.scenario for s in everything)
+        },
     }
+
+
+def _summary(scores: list[ClipScore]) -> dict:
     return {
-        "iou_visible": mean([s.iou_visible for s in scores]),
-        "first_mask_repeated": mean([s.first_mask_repeated for s in scores]),
-        "presence_visible": mean([s.presence_visible for s in scores]),
-        "presence_hidden": mean([s.presence_hidden for s in scores]),
-        "scenarios": by_scenario,
+        "iou_visible": _mean([np.nanmean(s.iou) for s in scores]),
+        "first_mask_repeated": _mean([np.nanmean(s.repeated) for s in scores]),
+        "iou_first_frames": _mean([np.nanmean(s.iou[:LAST_FRAMES]) for s in scores]),
+        "iou_last_frames": _mean(
+            [np.nanmean(s.iou[-LAST_FRAMES:]) for s in scores if s.visible[-LAST_FRAMES:].any()]
+        ),
     }
+
+
+def _mean(values: Sequence | NDArray) -> float | None:
+    return round(float(np.mean(values)), 4) if len(values) else None
 
 
 def validate(loaded: LoadedModel, num_clips: int, seed: int) -> dict:
-    """Scores of a model by kind of prompt, each as from `summarize`."""
+    """Scores of a model, as from `summarize`."""
     scores: dict[str, list[ClipScore]] = {kind: [] for kind in PROMPT_KINDS}
+    moves: dict[str, list[bool]] = {kind: [] for kind in PROMPT_KINDS}
     clips = held_out_clips(num_clips, seed, loaded.model.image_size)
     for name, clip in tqdm(clips, total=num_clips, desc="validation"):
         for kind in PROMPT_KINDS:
             scores[kind].append(score_clip(loaded, name, clip, kind))
-    return {"clips": num_clips, "seed": seed} | {k: summarize(s) for k, s in scores.items()}
+            moved = prompt_moves_mask(loaded, clip[0], kind)
+            moves[kind] += [] if moved is None else [moved]
+    return {"clips": num_clips, "seed": seed} | summarize(scores, moves)
+
+
+def format_report(report: dict) -> str:
+    """The figures as a table."""
+    lines = []
+    for kind in PROMPT_KINDS:
+        row = report[kind]
+        lines.append(
+            f"{kind:6} IoU on visible frames {row['iou_visible']:.3f} (first mask repeated "
+            f"{row['first_mask_repeated']:.3f}), {row['iou_first_frames']:.3f} in the first "
+            f"{LAST_FRAMES} frames, {row['iou_last_frames']:.3f} in the last; a prompt on another "
+            f"object moves the mask in {row['prompt_moves_mask'] or 0:.0%}"
+        )
+    for name, by_kind in report["scenarios"].items():
+        cells = "  ".join(f"{kind} {value:.2f}" for kind, value in by_kind.items())
+        lines.append(f"  {name:18} {cells}")
+    lines.append(
+        f"presence right on {report['presence_visible']:.1%} of visible and "
+        f"{report['presence_hidden'] or 0:.1%} of {report['hidden_frames']} hidden frames; rank "
+        f"correlation of predicted and true IoU {report['iou_rank_correlation']:.2f}"
+    )
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -130,14 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     report = validate(load_model(options.model, options.checkpoint), options.clips, options.seed)
-    for kind in PROMPT_KINDS:
-        row = report[kind]
-        print(
-            f"{kind:6} IoU on visible frames {row['iou_visible']:.3f} "
-            f"(first mask repeated {row['first_mask_repeated']:.3f}), presence right on "
-            f"{row['presence_visible']:.0%} of visible, {row['presence_hidden'] or 0:.0%} of hidden"
-        )
-        print("       " + "  ".join(f"{k} {v:.2f}" for k, v in row["scenarios"].items()))
+    print(format_report(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
