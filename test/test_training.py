@@ -91,9 +91,7 @@ def test_forecasts_of_targets_that_have_just_been_hidden_are_stale():
     drawn = [forecast_masks(before, now, np.random.default_rng(s)) for s in range(40)]
     stale = [bool((d[0] == before[0]).all()) for d in drawn]
     assert 0 < sum(stale) < 40
-    assert all(
-        (d[0] == (before if old else now)[0]).all() for d, old in zip(drawn, stale, strict=True)
-    )
+    assert all(old or (d[0] == now[0]).all() for d, old in zip(drawn, stale, strict=True))
     assert all((d[1] == before[1]).all() and not d[2].any() for d in drawn)
     labels = point_prompts("motion", drawn[0], np.random.default_rng(0), torch.device("cpu")).labels
     assert labels[1].tolist() == [2, 3, 1, 1, 1, 1, 1]

@@ -31,8 +31,8 @@ from mosam_ros.training.prompting import prompt_for
 PROMPT_KINDS = ("mask", "box", "point")
 
 
-LAST_FRAMES = 10
-"""The end of a clip, over which tracking is compared with its start."""
+EDGE_FRAMES = 10
+"""At a clip's start and end, over which tracking is compared."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,14 @@ def _summary(scores: list[ClipScore]) -> dict:
     return {
         "iou_visible": _mean([np.nanmean(s.iou) for s in scores]),
         "first_mask_repeated": _mean([np.nanmean(s.repeated) for s in scores]),
-        "iou_first_frames": _mean([np.nanmean(s.iou[:LAST_FRAMES]) for s in scores]),
-        "iou_last_frames": _mean(
-            [np.nanmean(s.iou[-LAST_FRAMES:]) for s in scores if s.visible[-LAST_FRAMES:].any()]
-        ),
+        "iou_first_frames": _mean_over(scores, slice(EDGE_FRAMES)),
+        "iou_last_frames": _mean_over(scores, slice(-EDGE_FRAMES, None)),
     }
+
+
+def _mean_over(scores: list[ClipScore], part: slice) -> float | None:
+    """Mean IoU over a part of the clips, those aside that show nothing there."""
+    return _mean([np.nanmean(s.iou[part]) for s in scores if s.visible[part].any()])
 
 
 def _mean(values: Sequence | NDArray) -> float | None:
@@ -188,7 +191,7 @@ def format_report(report: dict) -> str:
         lines.append(
             f"{kind:6} IoU on visible frames {row['iou_visible']:.3f} (first mask repeated "
             f"{row['first_mask_repeated']:.3f}), {row['iou_first_frames']:.3f} in the first "
-            f"{LAST_FRAMES} frames, {row['iou_last_frames']:.3f} in the last; a prompt on another "
+            f"{EDGE_FRAMES} frames, {row['iou_last_frames']:.3f} in the last; a prompt on another "
             f"object moves the mask in {row['prompt_moves_mask'] or 0:.0%}"
         )
     for name, by_kind in report["scenarios"].items():
