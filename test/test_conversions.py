@@ -46,54 +46,6 @@ def image_message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
     )
 
 
-def with_alpha(pixels: np.ndarray) -> np.ndarray:
-    return np.dstack([pixels, np.full(pixels.shape[:2], 200, np.uint8)])
-
-
-@pytest.mark.parametrize("padding", [0, 5], ids=["tight", "padded"])
-@pytest.mark.parametrize(
-    ("encoding", "pixels"),
-    [
-        ("rgb8", RGB),
-        ("bgr8", RGB[..., ::-1]),
-        ("8UC3", RGB[..., ::-1]),
-        ("rgba8", with_alpha(RGB)),
-        ("bgra8", with_alpha(RGB[..., ::-1])),
-    ],
-)
-def test_color_images_become_rgb(encoding, pixels, padding):
-    rgb = conversions.image_to_rgb(image_message(pixels, encoding, padding))
-    assert rgb.dtype == np.uint8 and rgb.flags.c_contiguous
-    assert np.array_equal(rgb, RGB)
-
-
-@pytest.mark.parametrize("padding", [0, 5], ids=["tight", "padded"])
-@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
-def test_gray_images_become_rgb(encoding, padding):
-    rgb = conversions.image_to_rgb(image_message(GRAY, encoding, padding))
-    assert np.array_equal(rgb, np.dstack([GRAY] * 3))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"encoding": "nv12"}, "'nv12'.*rgb8, bgr8"),
-        ({"encoding": ""}, "encoding is ''"),
-        ({"width": 0}, "no pixels.*0x2"),
-        ({"height": 0}, "no pixels.*3x0"),
-        ({"step": 8}, "step is 8 bytes.*take 9"),
-        ({"data": array("B", bytes(17))}, "too short: 17 bytes instead of 18"),
-        ({"data": array("B")}, "too short: 0 bytes"),
-    ],
-)
-def test_unusable_images_are_named(changes, said):
-    message = image_message(RGB, "rgb8")
-    for name, value in changes.items():
-        setattr(message, name, value)
-    with pytest.raises(ImageError, match=said):
-        conversions.image_to_rgb(message)
-
-
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
 def test_color_image_message(encoding):
     message = conversions.color_to_image(RGB[:, ::-1], encoding, HEADER)

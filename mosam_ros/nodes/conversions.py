@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from array import array
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point32, Vector3
@@ -17,40 +16,7 @@ from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import Box, FrameResult, MotionPrompt, TargetResult
 from mosam_ros.msg import MotionPrompt as MotionPromptMessage
 from mosam_ros.msg import TargetSelection, TrackedTarget, TrackedTargetArray
-
-
-class ImageError(ValueError):
-    """An image message that cannot be used; the message says why and what to do."""
-
-
-# Encoding: channels of 8 bits, and how OpenCV turns them into RGB (None: they are RGB).
-ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "mono8": (1, cv2.COLOR_GRAY2RGB),
-    "8UC1": (1, cv2.COLOR_GRAY2RGB),
-}
-
-
-def image_to_rgb(message: Image) -> NDArray[np.uint8]:
-    """The image as (height, width, 3) uint8 RGB; a view of the message's data where it can be.
-
-    Raises:
-        ImageError: unknown encoding, no pixels, or less data than the size asks for.
-    """
-    if message.encoding not in ENCODINGS:
-        known = ", ".join(ENCODINGS)
-        raise ImageError(
-            f"the image's encoding is {message.encoding!r}; send one of these instead: {known}"
-        )
-    channels, to_rgb = ENCODINGS[message.encoding]
-    pixels = _rows(message, channels)
-    if to_rgb is not None:
-        return cv2.cvtColor(pixels, to_rgb)
-    return np.ascontiguousarray(pixels)
+from mosam_ros.nodes.image_input import ImageError, image_pixels
 
 
 def mask_from_image(message: Image) -> NDArray[np.bool_]:
@@ -61,7 +27,7 @@ def mask_from_image(message: Image) -> NDArray[np.bool_]:
     """
     if message.encoding not in ("mono8", "8UC1"):
         raise ImageError(f"the mask's encoding is {message.encoding!r}: send mono8")
-    return _rows(message, 1)[..., 0] != 0
+    return image_pixels(message) != 0
 
 
 def labels_from_image(message: Image) -> NDArray[np.uint16]:
@@ -72,29 +38,7 @@ def labels_from_image(message: Image) -> NDArray[np.uint16]:
     """
     if message.encoding not in ("mono16", "16UC1"):
         raise ImageError(f"the label image's encoding is {message.encoding!r}: send mono16")
-    dtype = np.dtype(np.uint16).newbyteorder(">" if message.is_bigendian else "<")
-    pixels = np.ascontiguousarray(_rows(message, 2)).view(dtype)[..., 0]
-    return pixels.astype(np.uint16, copy=False)
-
-
-def _rows(message: Image, pixel_bytes: int) -> NDArray[np.uint8]:
-    """The pixels (height, width, pixel_bytes) without the padding at the rows' ends, a view."""
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise ImageError(f"the image has no pixels: its size is {width}x{height}")
-    if step < width * pixel_bytes:
-        raise ImageError(
-            f"the image's step is {step} bytes, but {width} pixels of {message.encoding} "
-            f"take {width * pixel_bytes}"
-        )
-    data = np.frombuffer(message.data, np.uint8)
-    if data.size < height * step:
-        raise ImageError(
-            f"the image's data is too short: {data.size} bytes instead of {height * step} for "
-            f"{height} rows of {step}"
-        )
-    rows = data[: height * step].reshape(height, step)[:, : width * pixel_bytes]
-    return rows.reshape(height, width, pixel_bytes)
+    return image_pixels(message)
 
 
 def color_to_image(pixels: NDArray[np.uint8], encoding: str, header: Header) -> Image:

@@ -31,7 +31,8 @@ from mosam_ros.demo_report import (
     summarize,
 )
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
-from mosam_ros.nodes.conversions import forecast_box, image_to_rgb, labels_from_image
+from mosam_ros.nodes.conversions import forecast_box, labels_from_image
+from mosam_ros.nodes.image_input import image_to_rgb
 from mosam_ros.nodes.overlay import draw_overlay
 from mosam_ros.nodes.running import StartError, run_node
 from mosam_ros.synthetic import VISIBLE_PIXELS

@@ -11,6 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from mosam_ros.mosam.checkpoints import MODELS
 from mosam_ros.mosam.motion.flow import FLOW_METHODS
 from mosam_ros.mosam.tracker import SPARSE_ENCODERS, TrackerConfig
+from mosam_ros.nodes.image_input import TRANSPORTS
 
 LARGEST_INTEGER = 2**31 - 1
 LARGEST_SCORE = 32.0
@@ -48,6 +49,10 @@ class Setting:
 
 NODE_SETTINGS: Mapping[str, tuple[Any, Setting]] = {
     "autostart": (True, Setting("Configure and activate when the node starts.")),
+    "image_transport": (
+        "raw",
+        Setting(f"How images come: {' or '.join(TRANSPORTS)} (JPEG or PNG on image/compressed)."),
+    ),
     "model": ("nano", Setting(f"Name of the model: {', '.join(MODELS)}.")),
     "checkpoint": ("", Setting("File with the model's weights; empty: the model's own.")),
     "motion_checkpoint": (

@@ -15,7 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from mosam_ros.mosam.checkpoints import load_model, load_motion_encoders
@@ -24,14 +24,13 @@ from mosam_ros.mosam.results import FrameResult
 from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
 from mosam_ros.nodes.conversions import (
-    ImageError,
     color_to_image,
-    image_to_rgb,
     labels_to_image,
     prompt_from_selection,
     targets_message,
 )
 from mosam_ros.nodes.frame_statistics import FrameStatistics
+from mosam_ros.nodes.image_input import ImageConverter, ImageError, image_transport
 from mosam_ros.nodes.overlay import draw_overlay
 from mosam_ros.nodes.parameters import declarations, tracker_config
 from mosam_ros.nodes.running import run_node
@@ -48,10 +47,10 @@ class _LatestFrame:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._frame: Image | None = None
+        self._frame: Image | CompressedImage | None = None
         self._closed = False
 
-    def put(self, frame: Image) -> bool:
+    def put(self, frame: Image | CompressedImage) -> bool:
         """Returns whether an older frame was replaced."""
         with self._condition:
             replaced = self._frame is not None
@@ -59,7 +58,7 @@ class _LatestFrame:
             self._condition.notify()
             return replaced
 
-    def take(self) -> Image | None:
+    def take(self) -> Image | CompressedImage | None:
         """Waits for a frame; None once closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed or self._frame is not None)
@@ -84,6 +83,7 @@ class TrackerNode(LifecycleNode):
         self._declare_parameters()
         self._tracker: MosamTracker | None = None
         self._device = ""
+        self._converter = ImageConverter(self.get_logger().info)
         self._worker: threading.Thread | None = None
         self._frames = _LatestFrame()
         self._selections: deque[TargetSelection] = deque()
@@ -110,6 +110,7 @@ class TrackerNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
+            self._image_type, self._topic_end = image_transport(self._value("image_transport"))
             self._tracker = self._make_tracker()
         except Exception as error:  # whatever is wrong, the node stays up to be configured again
             self.get_logger().error(f"not configured: {error}")
@@ -132,8 +133,9 @@ class TrackerNode(LifecycleNode):
         self._worker.start()
         self._inputs = [
             self.create_subscription(
-                Image,
-                "image",
+                self._image_type,
+                # Resolved first, so that a remapping of `image` moves `image/compressed` too.
+                self.resolve_topic_name("image") + self._topic_end,
                 self._on_image,
                 NEWEST_IMAGE,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
@@ -211,7 +213,7 @@ class TrackerNode(LifecycleNode):
 
     # Callbacks
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.received += 1
         self._statistics.dropped += self._frames.put(message)
 
@@ -237,7 +239,7 @@ class TrackerNode(LifecycleNode):
             try:
                 self._answer(message)
             except ImageError as error:
-                self.get_logger().error(f"frame ignored: {error}", throttle_duration_sec=5.0)
+                self.get_logger().warning(f"frame ignored: {error}", throttle_duration_sec=5.0)
             except Exception as error:  # one bad frame must not end the tracking
                 if not self.context.ok():
                     return
@@ -245,9 +247,9 @@ class TrackerNode(LifecycleNode):
                     f"frame ignored: {type(error).__name__}: {error}", throttle_duration_sec=5.0
                 )
 
-    def _answer(self, message: Image) -> None:
+    def _answer(self, message: Image | CompressedImage) -> None:
         started = time.perf_counter()
-        frame = image_to_rgb(message)
+        frame = self._converter.to_rgb(message)
         converted = time.perf_counter()
         self._notice_changes(message.header, frame.shape[:2])
         while self._selections:
