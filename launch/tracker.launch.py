@@ -1,4 +1,7 @@
-"""Start the tracker: `ros2 launch mosam_ros tracker.launch.py image:=/camera/image_raw`."""
+"""Start the tracker: `ros2 launch mosam_ros tracker.launch.py image:=/camera/image_raw`.
+
+With `depth:=/camera/depth_registered camera_info:=/camera/camera_info` also the localizer.
+"""
 
 import os
 
@@ -37,6 +40,26 @@ def start_tracker(context):
     ]
 
 
+def start_localizer(context):
+    if not LaunchConfiguration("depth").perform(context):
+        return []
+    return [
+        Node(
+            package="mosam_ros",
+            executable="localizer_node",
+            name="mosam_localizer",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("localizer_params_file")],
+            remappings=[
+                ("depth", LaunchConfiguration("depth")),
+                ("camera_info", LaunchConfiguration("camera_info")),
+            ],
+            output="screen",
+            emulate_tty=True,
+        )
+    ]
+
+
 def generate_launch_description():
     arguments = [
         DeclareLaunchArgument("image", default_value="image", description="camera image topic"),
@@ -54,6 +77,19 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument("rviz", default_value="false", description="open RViz: true, false"),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the nodes"),
+        DeclareLaunchArgument(
+            "depth",
+            default_value="",
+            description="registered depth topic; starts the localizer; empty = no localizer",
+        ),
+        DeclareLaunchArgument(
+            "camera_info", default_value="camera_info", description="topic of the image's lens"
+        ),
+        DeclareLaunchArgument(
+            "localizer_params_file",
+            default_value=PathJoinSubstitution([SHARE, "config", "localizer.yaml"]),
+            description="parameters of the localizer",
+        ),
     ]
     rviz = Node(
         package="rviz2",
@@ -70,4 +106,5 @@ def generate_launch_description():
         SetEnvironmentVariable(name, path)
         for name, path in use_large_image_profile(dict(os.environ)).items()
     ]
-    return LaunchDescription([*arguments, *profile, OpaqueFunction(function=start_tracker), rviz])
+    nodes = [OpaqueFunction(function=start) for start in (start_tracker, start_localizer)]
+    return LaunchDescription([*arguments, *profile, *nodes, rviz])

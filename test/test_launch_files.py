@@ -84,6 +84,18 @@ def test_arguments_reach_the_tracker(started):
     assert parameters(event)["checkpoint"] == "/data/weights.pt"
 
 
+def test_a_depth_topic_starts_the_localizer(started):
+    events = started(
+        "tracker.launch.py", depth="/camera/depth", camera_info="/camera/info", namespace="robot"
+    )
+    assert sorted(events) == ["localizer_node", "tracker_node"]
+    event = events["localizer_node"]
+    assert "depth:=/camera/depth" in event.cmd and "camera_info:=/camera/info" in event.cmd
+    assert "__node:=mosam_localizer" in event.cmd and "__ns:=/robot" in event.cmd
+    defaults = yaml.safe_load((LAUNCH.parent / "config/localizer.yaml").read_text())
+    assert parameters(event) == defaults["/**"]["ros__parameters"]
+
+
 def test_a_parameters_file_of_the_users_own_is_not_overruled(started, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("/**:\n  ros__parameters:\n    model: sam2.1_hiera_large\n")

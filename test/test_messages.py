@@ -11,6 +11,9 @@ MSG_FILES = sorted((Path(__file__).parents[1] / "msg").glob("*.msg"))
 FIELDS = {
     "TargetSelection": "header action target_id label points point_labels box mask",
     "MotionPrompt": "predicted_stamp valid key_points box velocity uncertainty",
+    "TargetPosition": "id label state valid position position_covariance extent velocity "
+    "velocity_covariance depth_share",
+    "TargetPositionArray": "header positions",
     "TrackedTarget": "id label state box centroid area mask_confidence presence "
     "frames_since_seen motion_prompt",
     "TrackedTargetArray": "header targets seconds_convert seconds_encode seconds_decode "

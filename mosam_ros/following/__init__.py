@@ -1,0 +1,1 @@
+"""How a robot keeps a target in front of it."""

@@ -1,0 +1,179 @@
+"""The follower in a process of its own: what it commands, and a loop closed over DDS."""
+
+import math
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
+
+from geometry_msgs.msg import Point, Point32, Twist, Vector3  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from ros_graph import wait_until  # noqa: E402
+from sensor_msgs.msg import RegionOfInterest  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from mosam_ros.msg import (  # noqa: E402
+    MotionPrompt,
+    TargetPosition,
+    TargetPositionArray,
+    TrackedTarget,
+    TrackedTargetArray,
+)
+
+pytestmark = pytest.mark.ros
+
+FOCAL = 320 / math.tan(1.05 / 2)
+
+
+class Robot:
+    """Publishes targets and positions, and turns as it is told."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("test_robot", context=self.context)
+        self.targets = self.node.create_publisher(TrackedTargetArray, "mosam_tracker/targets", 10)
+        self.positions = self.node.create_publisher(
+            TargetPositionArray, "mosam_localizer/positions", 10
+        )
+        self.commands: list[Twist] = []
+        self.heading = 0.0
+        self._turn = 0.0
+        self._since = time.monotonic()
+        self.node.create_subscription(Twist, "cmd_vel", self._obey, 10)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self._thread.start()
+
+    def _obey(self, command: Twist) -> None:
+        now = time.monotonic()
+        self.heading += self._turn * (now - self._since)
+        self._turn, self._since = command.angular.z, now
+        self.commands.append(command)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def ready(self) -> None:
+        both = self.targets, self.positions
+        wait_until(lambda: all(p.get_subscription_count() for p in both), "the follower")
+        wait_until(lambda: self.commands, "a command")
+
+    def header(self) -> Header:
+        return Header(stamp=self.node.get_clock().now().to_msg(), frame_id="lens")
+
+    def show(self, *targets: TrackedTarget) -> Header:
+        header = self.header()
+        self.targets.publish(TrackedTargetArray(header=header, targets=targets))
+        return header
+
+    def answer(self) -> Twist:
+        """A command made after what was published by now."""
+        time.sleep(0.1)
+        seen = len(self.commands)
+        wait_until(lambda: len(self.commands) > seen + 1, "commands")
+        return self.commands[-1]
+
+
+def target(x: float = 320, velocity: float | None = None, **fields) -> TrackedTarget:
+    prompt = MotionPrompt(valid=velocity is not None, velocity=Vector3(x=float(velocity or 0)))
+    return TrackedTarget(
+        **{
+            "id": 1,
+            "centroid": Point32(x=float(x), y=240.0),
+            "box": RegionOfInterest(x_offset=10, y_offset=10, width=50, height=120),
+            "motion_prompt": prompt,
+            **fields,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def robot(domain, start):
+    # Patience with a machine that is busy with other things.
+    start("follower_node", box_height=0.5, stale_after=1.5, max_turn=3.0)
+    robot = Robot(domain)
+    robot.ready()
+    yield robot
+    robot.close()
+
+
+def test_it_stands_until_there_is_a_target(robot):
+    assert robot.answer() == Twist()
+    robot.show()
+    assert robot.answer() == Twist()
+
+
+def test_it_turns_left_to_a_target_on_the_left_and_drives_to_a_small_one(robot):
+    robot.show(target(x=280))
+    command = robot.answer()
+    assert command.angular.z > 0
+    assert command.linear.x > 0
+    robot.show(target(x=360, box=RegionOfInterest(width=50, height=400)))
+    command = robot.answer()
+    assert command.angular.z < 0
+    assert command.linear.x == 0
+
+
+@pytest.mark.parametrize("state", [TrackedTarget.LOST, TrackedTarget.OCCLUDED])
+def test_it_stops_for_a_target_that_is_not_seen(robot, state):
+    robot.show(target(x=200))
+    assert robot.answer().angular.z > 0
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        robot.show(target(state=state))
+        time.sleep(0.1)
+    assert robot.answer() == Twist()
+
+
+def test_it_stops_when_the_stream_ends(robot):
+    robot.show(target(x=200))
+    assert robot.answer().angular.z > 0
+    wait_until(lambda: robot.commands[-1] == Twist(), "the robot to stop", seconds=10)
+
+
+def test_it_keeps_a_turning_target_in_the_middle(robot):
+    robot.show()
+    robot.answer()
+    start, last = time.monotonic(), None
+    robot.heading, offsets = 0.0, []
+    while (now := time.monotonic() - start) < 7.0:
+        bearing = 0.25 * now - robot.heading
+        x = 320 - FOCAL * math.tan(bearing)
+        velocity = None if last is None else (x - last[1]) / (now - last[0])
+        robot.show(target(x=x, velocity=velocity))
+        last = (now, x)
+        offsets.append((now, (x - 320) / 320))
+        time.sleep(0.1)
+    assert max(abs(offset) for now, offset in offsets if now > 2.5) <= 0.15
+
+
+def test_it_keeps_the_distance_that_the_localizer_measures(domain, start, robot):
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=2.0)
+    request = SetParameters.Request(parameters=[Parameter(name="distance", value=value)])
+    service = robot.node.create_client(SetParameters, "mosam_follower/set_parameters")
+    wait_until(service.service_is_ready, "the parameter service")
+    future = service.call_async(request)
+    wait_until(future.done, "the parameter")
+    assert future.result().results[0].successful
+
+    def drive(distance: float) -> float:
+        header = robot.show(target())
+        item = TargetPosition(id=1, valid=True, position=Point(z=distance))
+        robot.positions.publish(TargetPositionArray(header=header, positions=[item]))
+        time.sleep(0.1)
+        robot.show(target())
+        return robot.answer().linear.x
+
+    assert drive(3.0) > 0
+    assert drive(1.0) == 0
