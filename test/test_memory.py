@@ -127,6 +127,20 @@ def test_thresholds_are_settings():
     assert frames(seen.recall(scored_bank(scores), 4).memories) == [0, 3]
 
 
+def test_the_newest_frames_without_the_target_are_kept_on_request():
+    """So that a hidden target is remembered as hidden; they have the newest slots."""
+    keeping = TemporalSelection(6, 15, keep_absent=2)
+    bank = scored_bank([SURE] * 8 + [UNSEEN] * 3)
+    assert frames(keeping.recall(bank, 12).memories) == [0, 5, 6, 7, 8, 10, 11]
+    assert frames(keeping.recall(bank, 12).pointers)[:4] == [0, 11, 10, 8]
+    assert frames(keeping.recall(scored_bank([SURE] * 8 + [UNSEEN, SURE]), 11).memories) == [
+        *(0, 5, 6, 7, 8, 9, 10)
+    ]
+    assert frames(keeping.recall(scored_bank([UNSEEN] + [SURE] * 8), 10).memories) == [
+        *(0, 4, 5, 6, 7, 8, 9)
+    ]
+
+
 def test_a_long_hidden_target_keeps_its_last_good_frames():
     scores = [SURE] * 6 + [(0.2, -3.0)] * 20
     assert frames(TemporalSelection(6, 15).recall(scored_bank(scores), 27).memories)[1:] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mosam_ros.synthetic import FIRST_HELD_OUT_SEED
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.data import ClipStream, make_clip
 from mosam_ros.training.model_steps import forecast_masks, point_prompts, tight_boxes
+from mosam_ros.training.release import model_card
 from mosam_ros.training.validate import format_report, rank_correlation, validate
 
 TINY = (
@@ -114,3 +116,7 @@ def test_validation_reports_every_kind_of_prompt_and_scenario():
     assert 0 <= report["presence_visible"] <= 1 and report["hidden_frames"] >= 0
     assert -1 <= report["iou_rank_correlation"] <= 1
     assert "rank correlation" in format_report(report)
+    made = {"command": "mosam train base", "torch": "2", "training_hours": 1.5, "parameters": 4e6}
+    card = model_card(made | {"stages": [asdict(TINY[0])], "validation": report})
+    assert "| images | 64 | 3 | 2 x 2 | 3 |" in card and "4.0 million parameters" in card
+    assert f"| mask | {report['mask']['iou_visible']:.2f} |" in card

@@ -104,7 +104,8 @@ class ClipResult:
 
 def table_rows() -> dict[str, TrackerConfig]:
     """The rows of table 4: sparse motion SM, dense motion DM, temporal and spatial selection TS and
-    SS; `mosam` is the tracker as it comes.
+    SS; `mosam` is the tracker as it comes. The last two follow the paper to the letter where the
+    tracker reads it otherwise.
     """
     return {
         BASE: TrackerConfig.sam2(),
@@ -115,7 +116,14 @@ def table_rows() -> dict[str, TrackerConfig]:
         "SM+DM+TS": _parts(sparse=True, dense=True, temporal=True),
         "SM+DM+SS": _parts(sparse=True, dense=True, spatial=True),
         FULL: TrackerConfig(),
+        "TS as written": _as_written(_parts(temporal=True)),
+        "mosam as written": _as_written(TrackerConfig()),
     }
+
+
+def _as_written(config: TrackerConfig) -> TrackerConfig:
+    """With the paper's rule of temporal selection to the letter."""
+    return replace(config, memory=replace(config.memory, keep_absent=0))
 
 
 def _parts(

@@ -138,7 +138,9 @@ class TemporalSelection:
         rank_threshold: of the predicted IoU in the second round (figure 4d).
         interval: frames between candidates.
         window: the candidates are of so many newest frames.
-        keep_newest: take the newest frame in any case while the target is seen in it.
+        keep_absent: the newest frames, so many, are taken in any case where the target is absent
+            from them. As the paper writes the rule, with 0, a target that is hidden is remembered
+            as seen, and a look-alike soon takes its place.
     """
 
     num_slots: int
@@ -148,7 +150,7 @@ class TemporalSelection:
     rank_threshold: float = 0.6
     interval: int = 1
     window: int = 30
-    keep_newest: bool = False
+    keep_absent: int = 0
 
     def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
         """The chosen frames, oldest first, in the newest slots."""
@@ -173,9 +175,8 @@ class TemporalSelection:
 
     def _select(self, candidates: list[MemoryEntry]) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
         """The frames for the slots, and all that are good enough for a pointer; newest first."""
-        first = [e for e in candidates if self._is_reliable(e)]
-        if self.keep_newest and candidates and candidates[0].object_score > 0:
-            first = [candidates[0], *(e for e in first if e is not candidates[0])]
+        absent = [e for e in candidates[: self.keep_absent] if e.object_score <= 0]
+        first = absent + [e for e in candidates if self._is_reliable(e) and e not in absent]
         chosen = first[: self.num_slots]
         rest = [e for e in candidates if e not in first and self._may_rank(e)]
         rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)

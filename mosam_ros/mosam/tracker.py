@@ -28,7 +28,7 @@ from mosam_ros.mosam.motion.encoders import MotionEncoders, features_at
 from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, make_flow, target_region
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
-from mosam_ros.mosam.motion.preference import forecast_preference
+from mosam_ros.mosam.motion.preference import forecast_preference, plausible
 from mosam_ros.mosam.presence import Presence
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import (
@@ -117,7 +117,7 @@ class MemoryConfig:
     Attributes:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
-        iou_threshold, occlusion_threshold, rank_threshold, interval, window: see
+        iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent: see
             `TemporalSelection`.
         foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
@@ -130,6 +130,7 @@ class MemoryConfig:
     rank_threshold: float = 0.6
     interval: int = 1
     window: int = 30
+    keep_absent: int = 2
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
@@ -252,6 +253,7 @@ class MosamTracker:
             memory.rank_threshold,
             memory.interval,
             memory.window,
+            memory.keep_absent,
         )
 
     def _make_flow(self) -> FlowEstimator | None:
@@ -457,9 +459,21 @@ class MosamTracker:
         if batch.guides:
             points = self._motion_points(batch.guides, size)
             candidates = self._model.decode(features, conditioned, points)
-            return self._model.choose(candidates, points.labels.shape[1])
-        candidates = self._model.decode(features, conditioned)
-        return self._model.choose(candidates, 0, self._preference(batch, candidates, size))
+            prediction = self._model.choose(candidates, points.labels.shape[1])
+        else:
+            candidates = self._model.decode(features, conditioned)
+            preference = self._preference(batch, candidates, size)
+            prediction = self._model.choose(candidates, 0, preference)
+        return self._believe(batch, prediction, size)
+
+    def _believe(self, batch: _Batch, prediction: Prediction, size: tuple[int, int]) -> Prediction:
+        """Hide masks that are where their targets cannot be."""
+        forecasts = [t.forecast if t.forecaster.ready else None for t in batch.targets]
+        if not self.config.motion.prompts or not any(forecasts):
+            return prediction
+        hidden = [t.presence.frames_since_tracked for t in batch.targets]
+        believed = plausible(prediction.mask_logits, forecasts, hidden, size)
+        return self._model.hide(prediction, ~believed)
 
     def _motion_points(self, guides: list[MotionPrompt], size: tuple[int, int]) -> PointPrompts:
         """Forecasts as prompts: box corners, then key points on the object."""

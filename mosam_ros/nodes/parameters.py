@@ -118,6 +118,12 @@ METHOD_SETTINGS: Mapping[str, Setting] = {
     ),
     "memory.interval": Setting("Frames between two candidates for the memory.", 1, 30),
     "memory.window": Setting("Candidates are of so many newest frames.", 1, 1000),
+    "memory.keep_absent": Setting(
+        "Newest frames remembered in any case where the target is absent from them; 0: as the "
+        "paper writes the rule.",
+        0,
+        6,
+    ),
     "memory.foreground_threshold": Setting(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
     ),

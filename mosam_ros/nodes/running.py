@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+import cv2
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
@@ -30,6 +31,7 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
         The process' exit status: 2 when the node could not start, else `done`'s or 0.
     """
     use_large_image_profile()
+    cv2.setNumThreads(1)  # the cores belong to the model
     rclpy.init(args=args)
     node = None
     status = 0

@@ -70,6 +70,9 @@ SCHEDULE = (
     Stage("hiding", 256, 8, 3, 2, 300, 2.5e-4, hide_rate=0.75, long_memory=True),
     Stage("memory", 192, 12, 2, 4, 700, 3e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True),
     Stage("polish", 256, 8, 2, 4, 800, 2.5e-4, hide_rate=0.6, long_memory=True),
+    Stage(
+        "own prompts", 256, 9, 2, 4, 600, 2e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True
+    ),
 )
 
 

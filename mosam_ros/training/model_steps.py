@@ -31,12 +31,19 @@ MOTION_PROMPT_FRAME_RATE = 0.8
 MOTION_KINDS = ("motion", "motion_points", "motion_box")
 MOTION_KIND_RATES = (0.6, 0.2, 0.2)
 MOTION_POINTS = 5
-MOTION_DRIFT = 0.08
+MOTION_DRIFT = 0.04
 """Standard deviation of a forecast's error as a fraction of the target's width and height."""
 STALE_RATE = 0.3
 """Share of motion prompts that point where the target was, not where it is."""
-SELECTION_RATE = 0.4
-"""Share of steps in which the remembered frames are not the newest ones."""
+OWN_PROMPT_RATE = 0.5
+"""Share of clips whose motion prompts come from the model's own masks, right or wrong, as they do
+in the tracker."""
+SELECTION_RATE = 0.5
+"""Share of clips in which memories are selected by their scores, as in the tracker."""
+RELIABLE_IOU = 0.6
+"""Predicted IoU above which a frame is selected."""
+KEPT_ABSENT = 2
+"""Newest frames that are selected if the target was absent in them."""
 MAX_GAP = 200
 """Frames by which a prompt may be said to be older than it is."""
 
@@ -126,7 +133,7 @@ def point_prompts(
     extent = (boxes[:, 1] - boxes[:, 0])[:, None]
     drift = MOTION_DRIFT * extent * torch.from_numpy(generator.normal(size=extent.shape)).float()
     if kind in ("motion", "motion_box"):
-        parts.append(jitter_boxes(boxes, generator, 0.12) + drift)
+        parts.append(jitter_boxes(boxes, generator, 0.06) + drift)
         labels += [BOX_FIRST, BOX_LAST]
     elif kind in ("box", "box_and_point"):
         parts.append(jitter_boxes(boxes, generator, 0.05))
@@ -209,8 +216,12 @@ def combine_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, dict[
 
 @dataclass(frozen=True)
 class _Remembered:
+    """A frame of B targets; (B,) say whose masks can be trusted in it and who is absent."""
+
     features: Tensor
     pointer: Tensor
+    reliable: Tensor
+    absent: Tensor
 
 
 def clip_loss(
@@ -237,6 +248,8 @@ def clip_loss(
     kind = str(generator.choice(PROMPT_KINDS, p=PROMPT_RATES))
     motion = generator.random() < MOTION_PROMPT_RATE
     gap = int(generator.integers(1, MAX_GAP)) if long_memory and generator.random() < 0.5 else 0
+    selects = generator.random() < SELECTION_RATE
+    own_prompts = generator.random() < OWN_PROMPT_RATE
     history: list[_Remembered] = []
     losses, parts = [], []
     for t in range(length):
@@ -244,10 +257,13 @@ def clip_loss(
         if t == 0:
             prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
         else:
-            memory = _memory(model, history, len(masks), gap, generator)
+            memory = _memory(model, history, gap, selects)
             guide = None
             if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
-                places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
+                if own_prompts:
+                    places = _own_mask(prediction, size)
+                else:
+                    places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
                 motion_kind = str(generator.choice(MOTION_KINDS, p=MOTION_KIND_RATES))
                 guide = point_prompts(motion_kind, places, generator, device)
             prediction, candidates = _propagated(model, seen, memory, guide)
@@ -255,8 +271,12 @@ def clip_loss(
         losses.append(total)
         parts.append(detail)
         if t + 1 < length:
-            memory = model.encode_memory(seen, prediction, binarize=False)
-            history.append(_Remembered(memory, prediction.pointer))
+            threshold = 0.5 if selects and t else 0.0
+            remembered = model.encode_memory(seen, prediction, False, threshold)
+            absent = prediction.object_score[:, 0].detach() <= 0
+            history.append(
+                _Remembered(remembered, prediction.pointer, _reliable(prediction), absent)
+            )
     means = {k: float(torch.stack([p[k] for p in parts]).mean()) for k in parts[0]}
     return StepLoss(torch.stack(losses).mean(), **means)
 
@@ -288,35 +308,52 @@ def _propagated(
     return model.choose(candidates, num_points), candidates
 
 
-def _memory(
-    model: Sam2Model,
-    history: list[_Remembered],
-    batch: int,
-    gap: int,
-    generator: np.random.Generator,
-) -> MemorySelection:
-    """The prompted frame, and SAM 2's six newest or, as after a selection, any others in order.
+def _reliable(prediction: Prediction) -> Tensor:
+    """(B,): masks that can be trusted by their own scores."""
+    seen = prediction.object_score[:, 0] > 0
+    return (seen & (prediction.predicted_iou > RELIABLE_IOU)).detach()
 
-    With a `gap` the prompt is said to be so many frames older than it is, and the pointers of the
-    frames between are made up from those there are.
+
+def _own_mask(prediction: Prediction, size: int) -> Tensor:
+    """The masks (B, size, size) of the last frame as the model saw them; empty if unreliable."""
+    logits = F.interpolate(prediction.mask_logits.detach(), size=(size, size), mode="bilinear")
+    return ((logits[:, 0] > 0) & _reliable(prediction)[:, None, None]).cpu()
+
+
+def _memory(
+    model: Sam2Model, history: list[_Remembered], gap: int, selects: bool
+) -> MemorySelection:
+    """The prompted frame and SAM 2's newest ones, or of every target the newest reliable ones.
+
+    Where a target has fewer reliable frames than another, its prompted frame fills the gaps. With a
+    `gap` the prompt is said to be so many frames older than it is, and the pointers of the frames
+    between are made up from those there are.
     """
-    newest = model.num_memory_slots
-    ages = list(range(1, len(history)))[::-1]
-    if ages and generator.random() < SELECTION_RATE:
-        count = int(generator.integers(1, len(ages) + 1))
-        ages = sorted(generator.choice(ages, count, replace=False).tolist(), reverse=True)
-    recent = [history[-age] for age in ages][-newest:]
-    slots = [0] + list(range(newest - len(recent) + 1, newest + 1))
-    pointers = [history[-age] for age in ages[::-1]][: model.num_pointers]
-    distances = ages[::-1][: model.num_pointers]
+    newest, device = model.num_memory_slots, model.device
+    batch, last = len(history[0].pointer), len(history)
+    rows = [list(range(1, last)) for _ in range(batch)]
+    if selects:
+        kept = torch.stack([x.reliable for x in history])
+        for t in range(max(1, last - KEPT_ABSENT), last):
+            kept[t] |= history[t].absent
+        rows = [
+            [t for t in row if keep[t]] for row, keep in zip(rows, kept.T.tolist(), strict=True)
+        ]
+    count = max(map(len, rows))
+    padded = torch.tensor([[0] * (count - len(row)) + row for row in rows], device=device).long()
+    targets = torch.arange(batch, device=device)
+    maps = torch.stack([x.features for x in history])
+    tokens = torch.stack([x.pointer for x in history])
+    recent = [maps[padded[:, i], targets] for i in range(count)][-newest:]
+    pointers = [tokens[padded[:, i], targets] for i in range(count)][::-1][: model.num_pointers]
+    ages = [(last - padded[:, i]).float() for i in range(count)][::-1][: model.num_pointers]
     if gap and pointers:
         missing = min(gap, model.num_pointers - len(pointers))
         pointers += [pointers[i % len(pointers)] for i in range(missing)]
-        distances += range(distances[-1] + 1, distances[-1] + 1 + missing)
-    distances = [len(history) + gap, *distances]
+        ages += [ages[-1] + i for i in range(1, missing + 1)]
     return MemorySelection(
-        features=[x.features for x in (history[0], *recent)],
-        slots=slots,
-        pointers=[x.pointer for x in (history[0], *pointers)],
-        distances=[torch.full((batch,), float(d), device=model.device) for d in distances],
+        features=[history[0].features, *recent],
+        slots=[0, *range(newest - len(recent) + 1, newest + 1)],
+        pointers=[history[0].pointer, *pointers],
+        distances=[torch.full((batch,), float(last + gap), device=device), *ages],
     )
