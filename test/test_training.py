@@ -112,7 +112,7 @@ def test_validation_reports_every_kind_of_prompt_and_scenario():
     report = validate(load_model("nano", device="cpu", image_size=128), 2, seed=3)
     for kind in ("mask", "box", "point"):
         assert report[kind]["iou_visible"] > report[kind]["first_mask_repeated"]
-    assert list(report["scenarios"]) == ["easy", "fast"]
+    assert list(report["scenarios"]) == ["easy", "lookalikes"]
     assert 0 <= report["presence_visible"] <= 1 and report["hidden_frames"] >= 0
     assert -1 <= report["iou_rank_correlation"] <= 1
     assert "rank correlation" in format_report(report)

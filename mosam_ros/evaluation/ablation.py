@@ -34,18 +34,19 @@ FULL = "mosam"
 
 CLIP_FRAMES = 48
 
+_TYPICAL = SceneConfig(size=(0.22, 0.4), speed=0.015)
+
 HARD_SCENARIOS: dict[str, SceneConfig] = {
-    "occlusion": SceneConfig(num_objects=4, num_lookalikes=2, full_occlusions=1, speed=0.018),
-    "exit": SceneConfig(num_objects=4, num_lookalikes=2, exits=1, speed=0.022),
-    "lookalikes": SceneConfig(num_objects=6, num_lookalikes=5, speed=0.02, size=(0.18, 0.32)),
-    "everything": SceneConfig(
+    "occlusion": replace(_TYPICAL, num_objects=4, num_lookalikes=2, full_occlusions=1),
+    "exit": replace(_TYPICAL, num_objects=4, num_lookalikes=2, exits=1, speed=0.018),
+    "lookalikes": replace(_TYPICAL, num_objects=6, num_lookalikes=5, speed=0.016),
+    "everything": replace(
+        _TYPICAL,
         num_objects=5,
         num_lookalikes=3,
         full_occlusions=1,
         partial_occlusions=1,
         passing_panels=1,
-        speed=0.018,
-        size=(0.18, 0.36),
     ),
 }
 """What happens in the clips, in turn; the caller sets the image size."""

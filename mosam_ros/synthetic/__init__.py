@@ -3,6 +3,7 @@
 from mosam_ros.synthetic.scene import (
     FIRST_HELD_OUT_SEED,
     SCENARIOS,
+    SUITE,
     TARGET,
     VISIBLE_PIXELS,
     SceneConfig,
@@ -13,6 +14,7 @@ from mosam_ros.synthetic.scene import (
 __all__ = [
     "FIRST_HELD_OUT_SEED",
     "SCENARIOS",
+    "SUITE",
     "TARGET",
     "VISIBLE_PIXELS",
     "SceneConfig",

@@ -73,6 +73,7 @@ SCHEDULE = (
     Stage(
         "own prompts", 256, 9, 2, 4, 600, 2e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True
     ),
+    Stage("crowds", 256, 10, 2, 4, 600, 3e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True),
 )
 
 

@@ -35,6 +35,7 @@ def random_scene_config(
 ) -> SceneConfig:
     """A configuration drawn over all scenarios, from easy to crowded and hidden."""
     more_hiding = hide_rate > HIDE_RATE
+    crowding = 0.6 if more_hiding else 0.4
     num_objects = int(rng.integers(4, 7) if more_hiding else rng.integers(3, 6))
     hides = rng.random()
     return SceneConfig(
@@ -42,7 +43,7 @@ def random_scene_config(
         width=size,
         num_frames=num_frames,
         num_objects=num_objects,
-        num_lookalikes=int(rng.integers(1, num_objects)) if rng.random() < 0.4 else 0,
+        num_lookalikes=int(rng.integers(1, num_objects)) if rng.random() < crowding else 0,
         size=(0.12, float(rng.uniform(0.3, 0.55))),
         speed=float(rng.uniform(0.004, 0.035)),
         spin=float(rng.uniform(0.0, 0.08)),
