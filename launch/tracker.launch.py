@@ -33,6 +33,7 @@ def start_tracker(context):
             remappings=[
                 ("image", LaunchConfiguration("image")),
                 ("select", LaunchConfiguration("select")),
+                ("camera_info", LaunchConfiguration("camera_info")),
             ],
             output="screen",
             emulate_tty=True,
@@ -99,6 +100,8 @@ def generate_launch_description():
         remappings=[
             ("/mosam_tracker/overlay", "mosam_tracker/overlay"),
             ("/mosam_tracker/masks", "mosam_tracker/masks"),
+            ("/mosam_localizer/markers", "mosam_localizer/markers"),
+            ("/clicked_point", "clicked_point"),
         ],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

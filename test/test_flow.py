@@ -50,6 +50,18 @@ def test_dis_finds_a_known_shift(shift):
     assert field.consistent[8:-8, 8:-8].mean() > 0.9
 
 
+def test_the_flow_of_one_target_does_not_depend_on_that_of_another():
+    images = texture(1), shifted(texture(1), 3, 1)
+    empty = torch.zeros(1, 1, 1, 1)
+    features = ImageFeatures(empty, empty, empty, empty)
+    flow = DisFlow()
+    earlier, now = (flow.prepare(image, features) for image in images)
+    alone = flow.estimate(earlier, now, REGION)
+    for region in (Region(0, 0, 80, 60), Region(50, 20, 50, 90), Region(0, 0, 16, 16)):
+        flow.estimate(earlier, now, region)
+    np.testing.assert_array_equal(flow.estimate(earlier, now, REGION).motion, alone.motion)
+
+
 def test_a_cut_is_not_consistent():
     field = flow_between(texture(1), texture(2))
     mask = np.zeros((260, 340), bool)

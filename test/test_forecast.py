@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mosam_ros.mosam.motion.forecast import Forecaster
-from mosam_ros.mosam.motion.preference import WEIGHT, forecast_preference, plausible
+from mosam_ros.mosam.motion.preference import WEIGHT, forecast_preference
 from mosam_ros.mosam.results import MotionPrompt
 
 SIZE = (480, 640)
@@ -139,31 +139,3 @@ def test_candidates_near_the_forecast_are_preferred():
 def test_a_forecast_that_has_become_a_guess_decides_nothing():
     bonus = forecast_preference(candidates(), [forecast_at(100, 100, 5000.0), None], SIZE)
     assert abs(float(bonus[0, 0] - bonus[0, 1])) < 0.01 * WEIGHT
-
-
-def blob(x: int, y: int) -> torch.Tensor:
-    """Logits (1, 1, 48, 64) of a mask of 50 by 50 pixels around x, y of a 480x640 image."""
-    logits = torch.full((1, 1, 48, 64), -5.0)
-    logits[..., y // 10 - 2 : y // 10 + 3, x // 10 - 2 : x // 10 + 3] = 5.0
-    return logits
-
-
-@pytest.mark.parametrize(
-    ("x", "frames_hidden", "believed"),
-    [(105, 0, True), (140, 0, True), (305, 0, False), (305, 5, False), (305, 12, True)],
-)
-def test_a_mask_that_jumps_away_is_not_believed_until_the_target_can_be_there(
-    x, frames_hidden, believed
-):
-    forecast = forecast_at(100, 100, 4.0)
-    assert plausible(blob(x, 105), [forecast], [frames_hidden], SIZE).tolist() == [believed]
-
-
-def test_without_a_forecast_every_mask_is_believed():
-    assert plausible(blob(600, 400), [None], [0], SIZE).tolist() == [True]
-
-
-def test_what_is_visible_of_a_half_hidden_target_is_believed():
-    logits = blob(100, 100)
-    logits[..., 10:] = -5.0
-    assert plausible(logits, [forecast_at(100, 100, 2.0)], [0], SIZE).tolist() == [True]

@@ -47,6 +47,20 @@ class Camera:
             rays = (distorted - shift) / scale
         return rays
 
+    def pixels(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Where points are seen.
+
+        Args:
+            points: (n, 3) x, y, z in metres, in front of the camera.
+
+        Returns:
+            (n, 2) x, y in pixels.
+        """
+        points = np.asarray(points, np.float64)
+        rays = points[:, :2] / points[:, 2:]
+        scale, shift = self._bend(rays)
+        return (rays * scale + shift) * (self.fx, self.fy) + (self.cx, self.cy)
+
     def _bend(self, rays: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
         """What the lens does to rays (n, 2): its scale (n, 1) and its shift (n, 2)."""
         coefficients = np.zeros(8)

@@ -22,7 +22,7 @@ class Presence:
     """
 
     def __init__(self, lost_after: int) -> None:
-        self._lost_after = lost_after
+        self.lost_after = lost_after
         self._seen_in_a_row = 0
         self.frames_since_tracked = 0
 
@@ -31,7 +31,7 @@ class Presence:
         """As of the last frame."""
         if self.frames_since_tracked == 0:
             return TargetState.TRACKED
-        lost = self.frames_since_tracked > self._lost_after
+        lost = self.frames_since_tracked > self.lost_after
         return TargetState.LOST if lost else TargetState.OCCLUDED
 
     def update(

@@ -336,22 +336,6 @@ class Sam2Model:
     def _pointer(self, token: Tensor, present: Tensor) -> Tensor:
         return torch.where(present, self.base.obj_ptr_proj(token), self.base.no_obj_ptr)
 
-    def hide(self, prediction: Prediction, hidden: Tensor) -> Prediction:
-        """Take targets to be absent, whatever the decoder says.
-
-        Args:
-            prediction: of B targets.
-            hidden: (B,) bool, those that are absent; they get the negative of their object score.
-        """
-        score = prediction.object_score
-        rows = hidden[:, None]
-        return Prediction(
-            torch.where(rows[..., None, None], NO_OBJ_SCORE, prediction.mask_logits),
-            prediction.predicted_iou,
-            torch.where(rows, -score.abs(), score),
-            torch.where(rows, self.base.no_obj_ptr, prediction.pointer),
-        )
-
     def mask_prompt(self, features: ImageFeatures, masks: Tensor) -> tuple[Prediction, Candidates]:
         """Take the user's mask as the output; the decoder only makes the object pointer.
 

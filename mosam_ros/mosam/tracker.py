@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from mosam_ros.mosam.motion.encoders import MotionEncoders, features_at
 from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, make_flow, target_region
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
-from mosam_ros.mosam.motion.preference import forecast_preference, plausible
+from mosam_ros.mosam.motion.preference import forecast_preference
 from mosam_ros.mosam.presence import Presence
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import (
@@ -149,11 +150,41 @@ class TrackerConfig:
     memory: MemoryConfig = MemoryConfig()
     lost_after: int = 30
 
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name, as in `motion.flow`."""
+        return dict(_settings(self))
+
     @classmethod
     def sam2(cls) -> TrackerConfig:
         """Plain SAM 2: no motion prompts, no memory selection."""
         motion = MotionConfig(sparse=False, dense=False)
         return cls(motion, MemoryConfig(temporal=False, spatial=False))
+
+
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_dataclass(value):
+            yield from _settings(value, f"{prefix}{entry.name}.")
+        else:
+            yield prefix + entry.name, value
+
+
+LIVE_SETTINGS = frozenset(
+    {
+        "motion.sparse",
+        "motion.reliable_iou",
+        "memory.spatial",
+        "memory.iou_threshold",
+        "memory.occlusion_threshold",
+        "memory.rank_threshold",
+        "memory.interval",
+        "memory.keep_absent",
+        "memory.foreground_threshold",
+        "lost_after",
+    }
+)
+"""What `MosamTracker.reconfigure` can change: settings that no target's memory is built for."""
 
 
 @dataclass
@@ -241,6 +272,28 @@ class MosamTracker:
         self._last_id = 0
         self._frame_index = 0
 
+    def empty_copy(self) -> MosamTracker:
+        """A tracker without targets, with the same model and settings and a stream of its own."""
+        other = copy.copy(self)
+        other._past_frames = deque(maxlen=self._past_frames.maxlen)
+        other._targets = {}
+        return other
+
+    def reconfigure(self, config: TrackerConfig) -> None:
+        """Take other settings from the next frame on; the targets stay.
+
+        Raises:
+            ValueError: a setting differs that is not one of `LIVE_SETTINGS`.
+        """
+        before, after = self.config.settings(), config.settings()
+        fixed = [name for name in after if after[name] != before[name]]
+        if fixed := sorted(set(fixed) - LIVE_SETTINGS):
+            raise ValueError(f"{', '.join(fixed)} cannot change: make a new tracker")
+        self.config = config
+        self._policy = self._make_policy()
+        for target in self._targets.values():
+            target.presence.lost_after = config.lost_after
+
     def _make_policy(self) -> MemoryPolicy:
         memory, model = self.config.memory, self._model
         if not memory.temporal:
@@ -280,14 +333,7 @@ class MosamTracker:
         Raises:
             PromptError: the id is in use or out of range.
         """
-        target_id = self._next_id() if target_id is None else target_id
-        if not 1 <= target_id <= MAX_TARGET_ID:
-            raise PromptError(f"target id {target_id} is not in 1..{MAX_TARGET_ID}")
-        if target_id in self._targets:
-            raise PromptError(
-                f"target id {target_id} is in use: refine that target, or remove it first"
-            )
-        self._last_id = max(self._last_id, target_id)
+        target_id = self.claim_id(target_id)
         memory = self.config.memory
         num_recent = memory.window if memory.temporal else self._model.num_pointers
         self._targets[target_id] = _Target(
@@ -300,10 +346,45 @@ class MosamTracker:
         )
         return target_id
 
-    def _next_id(self) -> int:
+    def claim_id(self, target_id: int | None = None, taken: Collection[int] = ()) -> int:
+        """An id for a new target, which no later target gets without being asked for it.
+
+        Args:
+            target_id: 1 … 65535; None takes the next one that was never used.
+            taken: ids in use elsewhere.
+
+        Raises:
+            PromptError: the id is in use or out of range.
+        """
+        taken = {*self._targets, *taken}
+        target_id = self._next_id(taken) if target_id is None else target_id
+        if not 1 <= target_id <= MAX_TARGET_ID:
+            raise PromptError(f"target id {target_id} is not in 1..{MAX_TARGET_ID}")
+        if target_id in taken:
+            raise PromptError(
+                f"target id {target_id} is in use: refine that target, or remove it first"
+            )
+        self._last_id = max(self._last_id, target_id)
+        return target_id
+
+    def adopt(self, other: MosamTracker, target_id: int) -> None:
+        """Take over a target from an `empty_copy` that has tracked it up to the same frame.
+
+        Raises:
+            PromptError: the other tracker has no such target, or the id is in use here.
+        """
+        target = other._find(target_id)
+        self.claim_id(target_id)
+        _shift_frames(target.bank, self._frame_index - other._frame_index)
+        if not self._past_frames:
+            self._past_frames.extend(other._past_frames)
+        self._targets[target_id] = target
+        other.remove(target_id)
+
+    def _next_id(self, taken: set[int]) -> int:
         if self._last_id < MAX_TARGET_ID:
             return self._last_id + 1
-        free = set(range(1, MAX_TARGET_ID + 1)) - self._targets.keys()
+        free = set(range(1, MAX_TARGET_ID + 1)) - taken
         if not free:
             raise PromptError("all target ids are in use: remove a target first")
         return min(free)
@@ -459,21 +540,9 @@ class MosamTracker:
         if batch.guides:
             points = self._motion_points(batch.guides, size)
             candidates = self._model.decode(features, conditioned, points)
-            prediction = self._model.choose(candidates, points.labels.shape[1])
-        else:
-            candidates = self._model.decode(features, conditioned)
-            preference = self._preference(batch, candidates, size)
-            prediction = self._model.choose(candidates, 0, preference)
-        return self._believe(batch, prediction, size)
-
-    def _believe(self, batch: _Batch, prediction: Prediction, size: tuple[int, int]) -> Prediction:
-        """Hide masks that are where their targets cannot be."""
-        forecasts = [t.forecast if t.forecaster.ready else None for t in batch.targets]
-        if not self.config.motion.prompts or not any(forecasts):
-            return prediction
-        hidden = [t.presence.frames_since_tracked for t in batch.targets]
-        believed = plausible(prediction.mask_logits, forecasts, hidden, size)
-        return self._model.hide(prediction, ~believed)
+            return self._model.choose(candidates, points.labels.shape[1])
+        candidates = self._model.decode(features, conditioned)
+        return self._model.choose(candidates, 0, self._preference(batch, candidates, size))
 
     def _motion_points(self, guides: list[MotionPrompt], size: tuple[int, int]) -> PointPrompts:
         """Forecasts as prompts: box corners, then key points on the object."""
@@ -668,6 +737,18 @@ class _Batch:
     targets: list[_Target]
     recalls: list[Recall]
     guides: list[MotionPrompt]
+
+
+def _shift_frames(bank: MemoryBank, frames: int) -> None:
+    """Count the frames of a bank's memories from another start."""
+
+    def shifted(entries: Iterable[MemoryEntry]) -> list[MemoryEntry]:
+        return [replace(e, frame_index=e.frame_index + frames) for e in entries]
+
+    bank.prompted[:] = shifted(bank.prompted)
+    recent = shifted(bank.recent)
+    bank.recent.clear()
+    bank.recent.extend(recent)
 
 
 def _rows(groups: list[_Group]) -> Iterator[tuple[int, _Target, _Group, int]]:

@@ -13,8 +13,8 @@ from sensor_msgs.msg import CameraInfo
 from mosam_ros.following.controller import Follower, FollowerConfig, Motion, Sight
 from mosam_ros.following.view import View
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
+from mosam_ros.nodes.parameters import Change, Setting, declare_settings, setting_values
 from mosam_ros.nodes.running import run_node
-from mosam_ros.nodes.settings import NodeSetting, declare_settings, setting_values
 
 RELIABLE = QoSProfile(depth=10)
 NEWEST = QoSProfile(depth=1)
@@ -22,71 +22,67 @@ NEWEST = QoSProfile(depth=1)
 DEFAULTS = FollowerConfig()
 
 CONTROL_SETTINGS = {
-    "turn_gain": NodeSetting(
+    "turn_gain": Setting(
         DEFAULTS.turn_gain, "Turn in rad/s per radian that the target is off the center.", 0.0, 20.0
     ),
-    "rate_gain": NodeSetting(
+    "rate_gain": Setting(
         DEFAULTS.rate_gain, "Share of the target's own angular rate to turn with.", 0.0, 1.0
     ),
-    "rate_frames": NodeSetting(
+    "rate_frames": Setting(
         DEFAULTS.rate_frames, "Frames that the tracker takes a velocity from.", 1, 30
     ),
-    "rate_smoothing": NodeSetting(
+    "rate_smoothing": Setting(
         DEFAULTS.rate_smoothing,
         "Seconds over which the target's angular rate is smoothed.",
         0.0,
         10.0,
     ),
-    "max_turn": NodeSetting(DEFAULTS.max_turn, "Fastest turn in rad/s.", 0.0, 20.0),
-    "tilt": NodeSetting(DEFAULTS.tilt, "Tilt the camera too, by angular.y."),
-    "forward_gain": NodeSetting(
+    "max_turn": Setting(DEFAULTS.max_turn, "Fastest turn in rad/s.", 0.0, 20.0),
+    "tilt": Setting(DEFAULTS.tilt, "Tilt the camera too, by angular.y."),
+    "forward_gain": Setting(
         DEFAULTS.forward_gain, "Speed in m/s per doubling of the wanted distance.", 0.0, 20.0
     ),
-    "max_speed": NodeSetting(DEFAULTS.max_speed, "Fastest speed forward in m/s.", 0.0, 20.0),
-    "max_reverse": NodeSetting(
+    "max_speed": Setting(DEFAULTS.max_speed, "Fastest speed forward in m/s.", 0.0, 20.0),
+    "max_reverse": Setting(
         DEFAULTS.max_reverse, "Fastest speed backward in m/s; 0: never back up.", 0.0, 20.0
     ),
-    "drive_within": NodeSetting(
+    "drive_within": Setting(
         DEFAULTS.drive_within,
         "Radians off the center at which the robot only turns.",
         0.01,
         3.14,
     ),
-    "delay": NodeSetting(
-        DEFAULTS.delay, "Seconds from a command to the robot's movement.", 0.0, 5.0
-    ),
-    "max_lead": NodeSetting(
-        DEFAULTS.max_lead, "Seconds that the target is led by at most.", 0.0, 5.0
-    ),
-    "occluded_limit": NodeSetting(
+    "delay": Setting(DEFAULTS.delay, "Seconds from a command to the robot's movement.", 0.0, 5.0),
+    "max_lead": Setting(DEFAULTS.max_lead, "Seconds that the target is led by at most.", 0.0, 5.0),
+    "occluded_limit": Setting(
         DEFAULTS.occluded_limit,
         "Seconds that a hidden target is waited for before the robot stops.",
         0.0,
         60.0,
     ),
-    "stale_after": NodeSetting(
+    "stale_after": Setting(
         DEFAULTS.stale_after, "Age in seconds from which a frame is no more followed.", 0.01, 60.0
     ),
 }
 """Those of FollowerConfig, by the same names."""
 
 SETTINGS = {
-    "rate": NodeSetting(20.0, "Commands per second.", 1.0, 200.0, fixed=True),
-    "target_id": NodeSetting(
+    "rate": Setting(20.0, "Commands per second.", 1.0, 200.0, change=Change.FIXED),
+    "target_id": Setting(
         0, "The target to follow; 0: the first one seen, as long as it is there.", 0, 65535
     ),
-    "distance": NodeSetting(
+    "distance": Setting(
         0.0, "Wanted distance in metres, by the localizer's positions; 0: by box_height.", 0.0, 1e3
     ),
-    "box_height": NodeSetting(
+    "box_height": Setting(
         0.0,
         "Wanted height of the target's box as a share of the image's; 0: only turn.",
         0.0,
         1.0,
     ),
-    "image_width": NodeSetting(640, "Pixels; as long as no camera_info comes.", 1, 100000),
-    "image_height": NodeSetting(480, "Pixels; as long as no camera_info comes.", 1, 100000),
-    "horizontal_fov": NodeSetting(
+    "image_width": Setting(640, "Pixels; as long as no camera_info comes.", 1, 100000),
+    "image_height": Setting(480, "Pixels; as long as no camera_info comes.", 1, 100000),
+    "horizontal_fov": Setting(
         1.05, "Angle of the image's width in radians; as long as no camera_info comes.", 0.01, 3.0
     ),
     **CONTROL_SETTINGS,

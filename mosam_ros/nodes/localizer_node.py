@@ -27,6 +27,7 @@ from mosam_ros.localization.target_position import (
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
 from mosam_ros.nodes.conversions import labels_from_image
 from mosam_ros.nodes.image_input import ImageError
+from mosam_ros.nodes.parameters import Change, Setting, declare_settings, setting_values
 from mosam_ros.nodes.position_messages import (
     camera_from_info,
     depth_pixels,
@@ -35,7 +36,6 @@ from mosam_ros.nodes.position_messages import (
     position_message,
 )
 from mosam_ros.nodes.running import StartError, run_node
-from mosam_ros.nodes.settings import NodeSetting, declare_settings, setting_values
 
 RELIABLE = QoSProfile(depth=10)
 
@@ -54,51 +54,55 @@ MARKER_SECONDS = 0.5
 """How long RViz shows a position that is not followed by another."""
 
 SETTINGS = {
-    "slop": NodeSetting(
+    "slop": Setting(
         0.017,
         "Seconds by which the stamps of masks, depth and camera_info may differ: half a frame.",
         0.0001,
         10.0,
-        fixed=True,
+        change=Change.FIXED,
     ),
-    "queue_size": NodeSetting(
+    "queue_size": Setting(
         30,
         "Messages kept per topic; depth images wait in it until the tracker has answered.",
         1,
         1000,
-        fixed=True,
+        change=Change.FIXED,
     ),
-    "patience": NodeSetting(
-        3.0, "Seconds without a position after which the log says why.", 0.1, 3600.0, fixed=True
+    "patience": Setting(
+        3.0,
+        "Seconds without a position after which the log says why.",
+        0.1,
+        3600.0,
+        change=Change.FIXED,
     ),
-    "rectified": NodeSetting(
+    "rectified": Setting(
         False, "The images are rectified: P of camera_info counts, not K and the distortion."
     ),
-    "min_pixels": NodeSetting(
+    "min_pixels": Setting(
         LocalizationConfig.min_pixels,
         "Fewer pixels with a usable depth make no position.",
         1,
         1000000,
     ),
-    "depth_error": NodeSetting(
+    "depth_error": Setting(
         LocalizationConfig.depth_error,
         "Expected error of the depth as a share of it (standard deviation).",
         0.0001,
         1.0,
     ),
-    "pixel_error": NodeSetting(
+    "pixel_error": Setting(
         LocalizationConfig.pixel_error,
         "Expected error of a mask's center in pixels (standard deviation).",
         0.01,
         100.0,
     ),
-    "acceleration": NodeSetting(
+    "acceleration": Setting(
         1.0,
         "Expected change of a target's velocity in m/s per second; less is smoother and slower.",
         0.001,
         1000.0,
     ),
-    "max_gap": NodeSetting(
+    "max_gap": Setting(
         1.0, "Seconds without a position after which a velocity starts anew.", 0.01, 60.0
     ),
 }

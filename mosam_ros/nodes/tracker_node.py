@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Point, PointStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
+from mosam_ros.mosam.catch_up import StreamTracker
 from mosam_ros.mosam.checkpoints import load_model, load_motion_encoders
-from mosam_ros.mosam.prompts import Prompt, PromptError
-from mosam_ros.mosam.results import FrameResult
+from mosam_ros.mosam.prompts import Prompt
+from mosam_ros.mosam.results import FrameResult, TargetState
 from mosam_ros.mosam.tracker import MosamTracker
-from mosam_ros.msg import TargetSelection, TrackedTargetArray
-from mosam_ros.nodes.conversions import (
-    color_to_image,
-    labels_to_image,
-    prompt_from_selection,
-    targets_message,
-)
+from mosam_ros.msg import TargetSelection
 from mosam_ros.nodes.frame_statistics import FrameStatistics
 from mosam_ros.nodes.image_input import ImageConverter, ImageError, image_transport
-from mosam_ros.nodes.overlay import draw_overlay
-from mosam_ros.nodes.parameters import declarations, tracker_config
+from mosam_ros.nodes.parameters import declare_settings, setting_values, settings_problem
 from mosam_ros.nodes.running import run_node
+from mosam_ros.nodes.selector import Selector
+from mosam_ros.nodes.stall_watch import StallWatch
+from mosam_ros.nodes.tracker_outputs import TrackerOutputs
+from mosam_ros.nodes.tracker_parameters import TRACKER_SETTINGS, tracker_config
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 NEWEST_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=10)
+
+MEMORY_SECONDS = 1.0
+"""How often the bytes held are counted for the diagnostics."""
 
 TIME_JUMP = 1.0
 """Seconds by which a stamp must lie before the last one to count as a new start of time."""
@@ -72,79 +84,106 @@ class _LatestFrame:
 
 
 class TrackerNode(LifecycleNode):
-    """`image` and `select` in; `~/targets`, `~/masks`, `~/overlay` and `/diagnostics` out.
+    """Images, selections and clicks in; targets, masks, overlay and diagnostics out.
 
     The callbacks only store what arrives. One worker thread, alive while the node is active, owns
-    the tracker: it applies the waiting selections, then answers the newest frame.
+    the tracker: it applies what waits, answers the newest frame, and lets targets selected in the
+    past catch up.
     """
 
     def __init__(self) -> None:
         super().__init__("mosam_tracker")
-        self._declare_parameters()
-        self._tracker: MosamTracker | None = None
+        declare_settings(self, TRACKER_SETTINGS)
+        self._values: Mapping[str, Any] = setting_values(self, TRACKER_SETTINGS)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._stream: StreamTracker | None = None
         self._device = ""
         self._converter = ImageConverter(self.get_logger().info)
+        self._selector = Selector(self.get_logger())
         self._worker: threading.Thread | None = None
         self._frames = _LatestFrame()
-        self._selections: deque[TargetSelection] = deque()
         self._inputs: list = []
         self._statistics = FrameStatistics()
-        self._last_size: tuple[int, int] | None = None
-        self._last_stamp: Time | None = None
-        if self._value("autostart"):
-            self._autostart_timer = self.create_timer(0.01, self._autostart)
-
-    def _declare_parameters(self) -> None:
-        for name, (default, descriptor) in declarations().items():
-            self.declare_parameter(name, default, descriptor)
-
-    def _value(self, name: str):
-        return self.get_parameter(name).value
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        if self._values["autostart"]:
+            self._autostart_timer = self.create_timer(0.01, self._autostart, clock=self._steady)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        problem = settings_problem(TRACKER_SETTINGS, changes, self._stream is not None)
+        new = {change.name: change.value for change in changes if change.name in TRACKER_SETTINGS}
+        values = {**self._values, **new}
+        if not problem:
+            try:
+                tracker_config(values)
+            except ValueError as error:
+                problem = str(error)
+        if not problem:
+            self._values = values
+        return SetParametersResult(successful=not problem, reason=problem)
+
     # Transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._image_type, self._topic_end = image_transport(self._value("image_transport"))
-            self._tracker = self._make_tracker()
+            self._image_type, self._topic_end = image_transport(self._values["image_transport"])
+            self._stream = StreamTracker(self._make_tracker(), self._values["selection_buffer"])
         except Exception as error:  # whatever is wrong, the node stays up to be configured again
             self.get_logger().error(f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._last_size = self._last_stamp = None
-        self._selections.clear()
+        self._applied = self._values
+        self._last_size: tuple[int, int] | None = None
+        self._last_stamp: Time | None = None
+        self._target_figures: Mapping[str, str] = {}
+        self._memory_figures: Mapping[str, str] = {}
+        self._memory_counted = -math.inf
+        self._selector.forget()
+        self._selector.last_result = None
         self._statistics = FrameStatistics()
-        self._targets = self.create_lifecycle_publisher(TrackedTargetArray, "~/targets", RELIABLE)
-        self._masks = self.create_lifecycle_publisher(Image, "~/masks", RELIABLE)
-        self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", RELIABLE)
+        self._outputs = TrackerOutputs(self)
         self._diagnostics = self.create_lifecycle_publisher(
             DiagnosticArray, "/diagnostics", RELIABLE
         )
+        self._clear_service = self.create_service(Trigger, "~/clear", self._on_clear)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._frames = _LatestFrame()
+        self._stall = StallWatch(time.monotonic())
         self._worker = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._worker.start()
-        self._inputs = [
-            self.create_subscription(
-                self._image_type,
-                # Resolved first, so that a remapping of `image` moves `image/compressed` too.
-                self.resolve_topic_name("image") + self._topic_end,
-                self._on_image,
-                NEWEST_IMAGE,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self.create_subscription(TargetSelection, "select", self._on_selection, RELIABLE),
-        ]
-        self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics)
+        self._inputs = self._subscribe()
+        self._diagnostics_timer = self.create_timer(1.0, self._look_at_stream, clock=self._steady)
         self.get_logger().info(f"active: waiting for images on {self._inputs[0].topic_name}")
         return result
+
+    def _subscribe(self) -> list:
+        # Resolved first, so that a remapping of `image` moves the topics named after it too.
+        image = self.resolve_topic_name("image")
+        topic = image + self._topic_end
+        self._mismatch_told = False
+        return [
+            self.create_subscription(
+                self._image_type,
+                topic,
+                self._on_image,
+                NEWEST_IMAGE,
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=lambda event: self._on_mismatch(topic, event)
+                ),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            self.create_subscription(TargetSelection, "select", self._selector.put, RELIABLE),
+            self.create_subscription(Point, f"{image}_mouse_left", self._selector.put, RELIABLE),
+            self.create_subscription(Point, "~/overlay_mouse_left", self._selector.put, RELIABLE),
+            self.create_subscription(PointStamped, "clicked_point", self._selector.put, RELIABLE),
+            self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE),
+        ]
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
@@ -176,32 +215,37 @@ class TrackerNode(LifecycleNode):
         self._frames.close()
         self._worker.join()
         self._worker = None
+        self._selector.forget()
 
     def _free(self) -> None:
-        if self._tracker is None:
+        if self._stream is None:
             return
-        self._tracker = None
-        for publisher in (self._targets, self._masks, self._overlay, self._diagnostics):
-            self.destroy_lifecycle_publisher(publisher)
+        self._stream = None
+        self._selector.last_result = None
+        self._outputs.destroy()
+        self.destroy_lifecycle_publisher(self._diagnostics)
+        self.destroy_service(self._clear_service)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _make_tracker(self) -> MosamTracker:
         """Load the model and run it once, so that the first frame is as fast as the others."""
-        config = tracker_config(self._value)
-        if self._value("num_threads"):
-            torch.set_num_threads(self._value("num_threads"))
+        values = self._values
+        config = tracker_config(values)
+        if values["num_threads"]:
+            torch.set_num_threads(values["num_threads"])
         loaded = load_model(
-            self._value("model"),
-            self._value("checkpoint") or None,
-            self._value("device"),
-            self._value("precision"),
-            self._value("image_size") or None,
+            values["model"],
+            values["checkpoint"] or None,
+            values["device"],
+            values["precision"],
+            values["image_size"] or None,
         )
         encoders = None
         if config.motion.trained:
-            encoders = load_motion_encoders(loaded, self._value("motion_checkpoint") or None)
-        rehearsal = MosamTracker(loaded, config, encoders)
+            encoders = load_motion_encoders(loaded, values["motion_checkpoint"] or None)
+        tracker = MosamTracker(loaded, config, encoders)
+        rehearsal = tracker.empty_copy()
         rehearsal.add(Prompt.from_box(200, 150, 400, 300))
         for _ in range(2):
             rehearsal.track(np.zeros((480, 640, 3), np.uint8))
@@ -209,23 +253,56 @@ class TrackerNode(LifecycleNode):
         self.get_logger().info(
             f"configured: model {loaded.name} at {loaded.model.image_size} px on {loaded.device}"
         )
-        return MosamTracker(loaded, config, encoders)
+        return tracker
 
     # Callbacks
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        if silence := self._stall.arrived(time.monotonic()):
+            self.get_logger().info(f"images come again, after {silence:.1f} s")
         self._statistics.received += 1
         self._statistics.dropped += self._frames.put(message)
 
-    def _on_selection(self, message: TargetSelection) -> None:
-        self._selections.append(message)
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._selector.camera_info = message
 
-    def _publish_diagnostics(self) -> None:
-        values = {"device": self._device, **self._statistics.summary()}
+    def _on_clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._selector.put(TargetSelection(action=TargetSelection.CLEAR))
+        response.success = True
+        response.message = "all targets are removed with the next frame"
+        return response
+
+    def _on_mismatch(self, topic: str, event: Any) -> None:
+        if self._mismatch_told:
+            return
+        self._mismatch_told = True
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self.get_logger().error(
+            f"a camera on {topic} cannot be heard: it offers less {policy} than is asked for; set "
+            f"the parameter qos_overrides.{topic}.subscription.{policy.lower()} to what it offers "
+            "(see `ros2 topic info -v`)"
+        )
+
+    def _look_at_stream(self) -> None:
+        now, topic = time.monotonic(), self._inputs[0].topic_name
+        if self._stall.check(now, self._values["stall_after"]):
+            self.get_logger().warning(
+                f"no image on {topic} for {self._stall.silence(now):.1f} s: "
+                f"{self.count_publishers(topic)} publisher(s) there; does the camera run?"
+            )
+        self._publish_diagnostics(self._stall.silence(now) if self._stall.stalled else 0.0)
+
+    def _publish_diagnostics(self, silence: float) -> None:
+        values = {
+            "device": self._device,
+            **self._statistics.summary(),
+            **self._target_figures,
+        }
+        message = "tracking" if self._statistics.answered else "waiting for images"
         status = DiagnosticStatus(
-            level=DiagnosticStatus.OK,
+            level=DiagnosticStatus.WARN if silence else DiagnosticStatus.OK,
             name=f"{self.get_fully_qualified_name()}: frames",
-            message="tracking" if self._statistics.answered else "waiting for images",
+            message=f"no image for {silence:.0f} s" if silence else message,
             hardware_id=self._device,
             values=[KeyValue(key=key, value=text) for key, text in values.items()],
         )
@@ -251,18 +328,41 @@ class TrackerNode(LifecycleNode):
         started = time.perf_counter()
         frame = self._converter.to_rgb(message)
         converted = time.perf_counter()
+        values = self._values
+        self._take_settings(values)
         self._notice_changes(message.header, frame.shape[:2])
-        while self._selections:
-            self._select(self._selections.popleft())
         stamp = Time.from_msg(message.header.stamp)
-        result = self._tracker.track(frame, stamp.nanoseconds / 1e9)
-        for rejected in result.rejected:
-            self._warn_ignored(rejected.target_id, rejected.reason)
-        self._publish(result, frame, message.header, converted - started)
+        self._stream.take(frame, stamp.nanoseconds / 1e9)
+        self._selector.apply(self._stream, values)
+        result = self._stream.track()
+        self._selector.last_result = result
+        self._selector.report(result.rejected)
+        self._outputs.publish(result, frame, message.header, converted - started)
         now = time.perf_counter()
         latency = self.get_clock().now() - stamp
         overhead = now - started - result.seconds.total
         self._statistics.add_answer(now, latency.nanoseconds / 1e9, overhead)
+        self._count_targets(result, now)
+        self._selector.report(self._stream.catch_up(values["catch_up_limit"]))
+
+    def _take_settings(self, values: Mapping[str, Any]) -> None:
+        if values is not self._applied:
+            self._stream.reconfigure(tracker_config(values), values["selection_buffer"])
+            self._applied = values
+
+    def _count_targets(self, result: FrameResult, now: float) -> None:
+        """Figures for the diagnostics, which another thread publishes."""
+        states = Counter(target.state for target in result.targets)
+        figures = {f"targets {s.name.lower()}": str(states[s]) for s in TargetState}
+        figures["targets catching up"] = str(len(self._stream.catching_up))
+        if now - self._memory_counted > MEMORY_SECONDS:
+            self._memory_counted = now
+            sizes = {
+                "target memory (MB)": self._stream.memory_bytes(),
+                "frames kept (MB)": self._stream.frames.num_bytes,
+            }
+            self._memory_figures = {name: f"{size / 1e6:.2f}" for name, size in sizes.items()}
+        self._target_figures = {**figures, **self._memory_figures}
 
     def _notice_changes(self, header: Header, size: tuple[int, int]) -> None:
         if self._last_size not in (None, size):
@@ -282,58 +382,13 @@ class TrackerNode(LifecycleNode):
                 f"the stamps jumped back by {-elapsed:.1f} s: all targets are cleared, "
                 "select them again"
             )
-            self._tracker.clear()
+            self._stream.clear()
         elif elapsed <= 0:
             self.get_logger().warning(
                 "the stamps do not increase: without the time of each frame the targets' motion "
                 "starts anew; let the camera stamp its images",
                 throttle_duration_sec=5.0,
             )
-
-    def _select(self, selection: TargetSelection) -> None:
-        try:
-            self._apply(selection)
-        except PromptError as error:
-            self._warn_ignored(selection.target_id, error)
-
-    def _apply(self, selection: TargetSelection) -> None:
-        target_id, log = selection.target_id, self.get_logger()
-        if selection.action == TargetSelection.SELECT:
-            prompt = prompt_from_selection(selection)
-            target_id = self._tracker.add(prompt, selection.label, target_id or None)
-            log.info(f"target {target_id} {selection.label!r} selected")
-        elif selection.action == TargetSelection.REFINE:
-            self._tracker.refine(target_id, prompt_from_selection(selection))
-            log.info(f"target {target_id} refined")
-        elif selection.action == TargetSelection.REMOVE:
-            self._tracker.remove(target_id)
-            log.info(f"target {target_id} removed")
-        elif selection.action == TargetSelection.CLEAR:
-            self._tracker.clear()
-            log.info("all targets removed")
-        else:
-            raise PromptError(f"unknown action {selection.action}: use 0 to 3, see TargetSelection")
-
-    def _warn_ignored(self, target_id: int, reason: object) -> None:
-        name = f"target {target_id}" if target_id else "a new target"
-        self.get_logger().warning(f"selection for {name} ignored: {reason}")
-
-    def _publish(
-        self, result: FrameResult, frame: np.ndarray, header: Header, seconds_convert: float
-    ) -> None:
-        targets = targets_message(result, header, seconds_convert)
-        self._targets.publish(targets)
-        wants_masks = self._masks.get_subscription_count() > 0
-        wants_overlay = self._overlay.get_subscription_count() > 0
-        if not (wants_masks or wants_overlay):
-            return
-        labels = result.label_image()
-        if wants_masks:
-            self._masks.publish(labels_to_image(labels, header))
-        if wants_overlay:
-            bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-            drawn = draw_overlay(bgr, labels, targets.targets)
-            self._overlay.publish(color_to_image(drawn, "bgr8", header))
 
 
 def main(args: Sequence[str] | None = None) -> int:

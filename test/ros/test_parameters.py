@@ -7,16 +7,20 @@ import yaml
 
 pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
+from rclpy.parameter import Parameter  # noqa: E402
+
 from mosam_ros.mosam.tracker import TrackerConfig  # noqa: E402
-from mosam_ros.nodes.parameters import (  # noqa: E402
+from mosam_ros.nodes.parameters import Change, settings_problem  # noqa: E402
+from mosam_ros.nodes.tracker_parameters import (  # noqa: E402
+    METHOD_DEFAULTS,
     METHOD_SETTINGS,
-    declarations,
-    method_defaults,
+    TRACKER_SETTINGS,
     tracker_config,
 )
 
 ROOT = Path(__file__).parents[2]
-DEFAULTS = {name: default for name, (default, _) in declarations().items()}
+DEFAULTS = {name: setting.default for name, setting in TRACKER_SETTINGS.items()}
+LIVE = {name for name, setting in TRACKER_SETTINGS.items() if setting.change is Change.LIVE}
 
 
 def flat(tree: dict, prefix: str = "") -> dict:
@@ -29,17 +33,17 @@ def flat(tree: dict, prefix: str = "") -> dict:
 
 
 def test_every_setting_of_the_tracker_is_a_parameter():
-    assert METHOD_SETTINGS.keys() == method_defaults().keys()
+    assert METHOD_SETTINGS.keys() == METHOD_DEFAULTS.keys()
 
 
 def test_the_defaults_are_full_mosam():
-    assert tracker_config(DEFAULTS.__getitem__) == TrackerConfig()
+    assert tracker_config(DEFAULTS) == TrackerConfig()
 
 
 def test_every_parameter_arrives_in_the_tracker():
     changed = {
         name: not value if isinstance(value, bool) else value
-        for name, value in method_defaults().items()
+        for name, value in METHOD_DEFAULTS.items()
     } | {
         "motion.num_key_points": 9,
         "motion.sparse_encoder": "trained",
@@ -51,27 +55,30 @@ def test_every_parameter_arrives_in_the_tracker():
         "memory.rank_threshold": 0.4,
         "memory.interval": 3,
         "memory.window": 20,
+        "memory.keep_absent": 1,
         "memory.foreground_threshold": 0.45,
         "memory.max_prompted_frames": 2,
         "lost_after": 7,
     }
-    config = tracker_config(changed.__getitem__)
-    defaults = method_defaults()
+    config = tracker_config(changed)
     for name, value in changed.items():
         part = config
         for word in name.split("."):
             part = getattr(part, word)
-        assert part == value != defaults[name], name
+        assert part == value != METHOD_DEFAULTS[name], name
 
 
 def test_values_that_do_not_go_together_are_named():
     with pytest.raises(ValueError, match="1, 5, 9, …"):
-        tracker_config(({**DEFAULTS, "motion.num_key_points": 4}).__getitem__)
+        tracker_config({**DEFAULTS, "motion.num_key_points": 4})
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_parameter_is_described_and_its_default_in_range(name):
-    default, descriptor = declarations()[name]
+    setting = TRACKER_SETTINGS[name]
+    default, descriptor = setting.default, setting.descriptor()
+    assert not setting.problem(default, configured=False)
+    assert descriptor.read_only == (setting.change is Change.FIXED)
     assert descriptor.description.endswith(".")
     ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
     assert len(ranges) == (type(default) in (int, float))
@@ -91,3 +98,29 @@ def test_the_file_lists_every_parameter_with_its_default():
 def test_the_readme_lists_every_parameter():
     text = (ROOT / "README.md").read_text()
     assert [name for name in DEFAULTS if f"| `{name}` |" not in text] == []
+
+
+def test_file_and_readme_mark_what_can_be_changed_live():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = {name: next(row for row in lines if f"| `{name}` |" in row) for name in DEFAULTS}
+    assert {name for name, row in rows.items() if "| (live) " in row} == LIVE
+    text = (ROOT / "config" / "tracker.yaml").read_text()
+    assert text.count("(live)") - 1 == len(LIVE), "each once, and once in the head"
+
+
+def problem(name: str, value, configured: bool = True) -> str:
+    return settings_problem(TRACKER_SETTINGS, [Parameter(name, value=value)], configured)
+
+
+def test_what_the_model_is_built_for_is_refused_while_it_is():
+    assert "needs reconfigure: deactivate, cleanup" in problem("memory.window", 20)
+    assert not problem("memory.window", 20, configured=False)
+    assert not problem("memory.iou_threshold", 0.5)
+    assert not problem("use_sim_time", True), "not the table's"
+
+
+def test_an_unknown_choice_is_refused_with_what_there_is():
+    assert problem("click_on_target", "kick") == (
+        "click_on_target: it is 'kick': use one of remove, refine"
+    )
+    assert "use one of dis, raft, feature" in problem("motion.flow", "lucas", configured=False)

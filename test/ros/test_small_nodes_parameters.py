@@ -10,6 +10,7 @@ pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
 from mosam_ros.following.controller import FollowerConfig  # noqa: E402
 from mosam_ros.nodes import follower_node, localizer_node  # noqa: E402
+from mosam_ros.nodes.parameters import Change  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 TABLES = {"localizer": localizer_node.SETTINGS, "follower": follower_node.SETTINGS}
@@ -32,7 +33,7 @@ def test_every_parameter_is_described_and_its_default_in_range(node, name):
     setting = TABLES[node][name]
     descriptor = setting.descriptor()
     assert descriptor.description.endswith(".")
-    assert descriptor.read_only == setting.fixed
+    assert descriptor.read_only == (setting.change is Change.FIXED)
     ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
     assert len(ranges) == (type(setting.default) in (int, float))
     for limits in ranges:

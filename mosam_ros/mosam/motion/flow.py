@@ -99,7 +99,6 @@ class DisFlow:
 
         self._cv2: Any = cv2
         self._max_side = max_side
-        self._dis = self._cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> NDArray[np.uint8]:
         """The gray frame."""
@@ -112,8 +111,10 @@ class DisFlow:
         scale = min(1.0, self._max_side / max(region.width, region.height))
         size = (max(16, round(region.width * scale)), max(16, round(region.height * scale)))
         now, then = (self._crop(image, region, size) for image in (current, earlier))
-        back = self._dis.calc(now, then, None)
-        forth = self._dis.calc(then, now, None)
+        # A new one each time: images of other sizes that it saw before would change the result.
+        dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        back = dis.calc(now, then, None)
+        forth = dis.calc(then, now, None)
         pixels = np.array([region.width / size[0], region.height / size[1]], np.float32)
         return FlowField(region, -back * pixels, self._agreement(back, forth))
 

@@ -1,8 +1,7 @@
-"""What the forecast has to say about masks: which candidate it prefers, which it cannot believe."""
+"""What the forecast of a hidden target says about the decoder's candidate masks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,18 +11,6 @@ from mosam_ros.mosam.results import MotionPrompt
 
 WEIGHT = 0.25
 """What a candidate exactly at the forecast place gains over one far away, in predicted IoU."""
-
-REACH = 3.0
-"""Uncertainties by which a target may be off its forecast box, …"""
-
-SLACK = 0.35
-"""… and this share of the box's longer side, …"""
-
-DRIFT = 0.04
-"""… and, for every frame that it has not been seen, this share of the image's shorter side."""
-
-INSIDE = 0.4
-"""Share of a mask that must lie there."""
 
 
 def forecast_preference(
@@ -56,62 +43,6 @@ def forecast_preference(
     distance = distance + ((y - expected[:, 1:2]) / expected[:, 3:4]).square()
     known = expected[:, 4:5] * (masks.amax((2, 3)) > 0)
     return WEIGHT * known * torch.exp(-0.5 * distance)
-
-
-def plausible(
-    mask_logits: Tensor,
-    forecasts: Sequence[MotionPrompt | None],
-    frames_hidden: Sequence[int],
-    image_size: tuple[int, int],
-) -> Tensor:
-    """Whether masks lie where their targets can be by now.
-
-    A mask that is suddenly elsewhere is a look-alike: objects do not jump. The place where a target
-    can be grows with the uncertainty of its forecast, and so with the time that it is hidden.
-
-    Args:
-        mask_logits: (B, 1, h, w) over the whole image.
-        forecasts: one per row; None, where nothing is known, makes every mask plausible.
-        frames_hidden: one per row, since the target was last seen.
-        image_size: (height, width) of the image that the forecasts are in pixels of.
-
-    Returns:
-        (B,) bool.
-    """
-    height, width = mask_logits.shape[-2:]
-    scale = (width / image_size[1], height / image_size[0])
-    rows = [
-        _region(forecast, frames, scale, image_size)
-        for forecast, frames in zip(forecasts, frames_hidden, strict=True)
-    ]
-    limits = torch.tensor(rows, dtype=torch.float32).to(mask_logits.device, non_blocking=True)
-    masks = (mask_logits[:, 0] > 0).float()
-    x = torch.arange(width, device=masks.device) + 0.5
-    y = torch.arange(height, device=masks.device) + 0.5
-    columns = (x >= limits[:, 0:1]) & (x <= limits[:, 2:3])
-    lines = (y >= limits[:, 1:2]) & (y <= limits[:, 3:4])
-    inside = torch.einsum("bhw,bh,bw->b", masks, lines.float(), columns.float())
-    return inside >= INSIDE * masks.sum((1, 2))
-
-
-def _region(
-    forecast: MotionPrompt | None,
-    frames_hidden: int,
-    scale: tuple[float, float],
-    image_size: tuple[int, int],
-) -> tuple[float, float, float, float]:
-    """x_min, y_min, x_max, y_max of where a target can be, in pixels of the logits."""
-    if forecast is None:
-        return 0.0, 0.0, math.inf, math.inf
-    x_min, y_min, x_max, y_max = map(float, forecast.box)
-    margin = REACH * forecast.uncertainty + SLACK * max(x_max - x_min, y_max - y_min)
-    margin += DRIFT * frames_hidden * min(image_size)
-    return (
-        (x_min - margin) * scale[0],
-        (y_min - margin) * scale[1],
-        (x_max + margin) * scale[0],
-        (y_max + margin) * scale[1],
-    )
 
 
 def _center_and_spread(

@@ -1,0 +1,307 @@
+"""Selections on frames of the past: found there, tracked forward to now beside the live stream."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosam_ros.mosam.prompts import Prompt, PromptError
+from mosam_ros.mosam.results import FrameResult, RejectedPrompt
+from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+
+MAX_BUFFER_BYTES = 256 * 2**20
+"""Frames kept take no more memory than this, however long the time asked for."""
+
+MAX_CATCHING_UP = 8
+"""Targets that can catch up at a time; each has a tracker of its own."""
+
+CATCH_UP_FRAMES = 8
+"""New frames until a target has caught up; kept frames are skipped as far as that needs it."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptFrame:
+    """A frame of the stream.
+
+    Attributes:
+        number: counts the frames of the stream.
+        stamp: seconds.
+        pixels: (height, width, 3) uint8 RGB.
+    """
+
+    number: int
+    stamp: float
+    pixels: NDArray[np.uint8]
+
+
+class FrameBuffer:
+    """The newest frames of a stream; the newest one always.
+
+    Args:
+        seconds: how far back it reaches, by the frames' stamps.
+        max_bytes: the most that the frames take; older ones go first.
+    """
+
+    def __init__(self, seconds: float, max_bytes: int = MAX_BUFFER_BYTES) -> None:
+        self.seconds = seconds
+        self.num_bytes = 0
+        self._max_bytes = max_bytes
+        self._frames: deque[KeptFrame] = deque()
+        self._next_number = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def oldest(self) -> KeptFrame:
+        return self._frames[0]
+
+    @property
+    def newest(self) -> KeptFrame:
+        return self._frames[-1]
+
+    def add(self, pixels: NDArray[np.uint8], stamp: float) -> None:
+        """Keep a frame. One that is not later than the newest starts the buffer anew."""
+        if self._frames and stamp <= self.newest.stamp:
+            self.clear()
+        self._frames.append(KeptFrame(self._next_number, stamp, pixels))
+        self._next_number += 1
+        self.num_bytes += pixels.nbytes
+        while len(self._frames) > 1 and self._is_too_much():
+            self.num_bytes -= self._frames.popleft().pixels.nbytes
+
+    def _is_too_much(self) -> bool:
+        too_old = self.newest.stamp - self.oldest.stamp > self.seconds
+        return too_old or self.num_bytes > self._max_bytes
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+        self.num_bytes = 0
+
+    def nearest(self, stamp: float) -> KeptFrame:
+        """The frame taken at a time, or nearest to it."""
+        return min(self._frames, key=lambda frame: abs(frame.stamp - stamp))
+
+    def after(self, number: int) -> list[KeptFrame]:
+        """The frames that came after a number, oldest first."""
+        return [frame for frame in self._frames if frame.number > number]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What became of a selection.
+
+    Attributes:
+        target_id: of the new target.
+        behind: seconds from the frame that it was applied to, to the newest frame.
+        too_old: seconds by which it came too late for its own frame; 0 where that was still kept.
+    """
+
+    target_id: int
+    behind: float
+    too_old: float
+
+
+class _CatchUp:
+    """A target on its way from a frame of the past to the newest one.
+
+    Args:
+        tracker: tracks this target alone.
+        start: the frame that it was selected in.
+        due: number of the frame at which it shall have caught up.
+    """
+
+    def __init__(self, tracker: MosamTracker, start: KeptFrame, due: int) -> None:
+        self.tracker = tracker
+        self._start: KeptFrame | None = start
+        self._due = due
+        self._done = start.number - 1
+
+    def is_there(self, frames: FrameBuffer) -> bool:
+        """Whether it has been tracked in the newest frame."""
+        return self._done == frames.newest.number
+
+    def step(self, frames: FrameBuffer, steps: float) -> tuple[RejectedPrompt, ...]:
+        """Track a frame: first the one of the selection, then one further on.
+
+        Args:
+            frames: those that are kept.
+            steps: how often it is called per new frame.
+        """
+        frame, self._start = self._start, None
+        if frame is None:
+            ahead = frames.after(self._done)
+            frame = ahead[min(self._stride(frames.newest.number, steps), len(ahead)) - 1]
+        self._done = frame.number
+        return self.tracker.track(frame.pixels, frame.stamp).rejected
+
+    def _stride(self, newest: int, steps: float) -> int:
+        """Frames to go on at a time to be there when it is due."""
+        new_frames = max(1, self._due - newest + 1)
+        return math.ceil((max(self._due, newest) - self._done) / (new_frames * steps))
+
+
+class StreamTracker:
+    """A tracker for a live stream, in which selections may be about frames that have passed.
+
+    A selection for a past frame is applied to that very frame. The new target then catches up: it
+    is tracked through the frames kept, some of them after every new frame, and joins the others
+    when it has reached the newest one. The others never notice.
+
+    Use it frame by frame: `take` the frame, select, `track` it, then `catch_up`.
+
+    Args:
+        tracker: tracks what has caught up.
+        buffer_seconds: how far back selections can reach; 0: all are about the newest frame.
+        max_bytes: the most memory for the frames kept.
+    """
+
+    def __init__(
+        self, tracker: MosamTracker, buffer_seconds: float, max_bytes: int = MAX_BUFFER_BYTES
+    ) -> None:
+        self._live = tracker
+        self.frames = FrameBuffer(buffer_seconds, max_bytes)
+        self._catching_up: dict[int, _CatchUp] = {}
+        self._step_seconds = 0.0
+
+    @property
+    def target_ids(self) -> tuple[int, ...]:
+        """Ids of the targets in the results."""
+        return self._live.target_ids
+
+    @property
+    def catching_up(self) -> tuple[int, ...]:
+        """Ids of the targets that have not caught up yet, the one to be tracked next first."""
+        return tuple(self._catching_up)
+
+    def take(self, pixels: NDArray[np.uint8], stamp: float) -> None:
+        """Make a frame the newest one; see `MosamTracker.track` for the arguments."""
+        self.frames.add(pixels, stamp)
+
+    def track(self) -> FrameResult:
+        """Find the targets in the newest frame, as soon as one was taken.
+
+        Raises:
+            ValueError: it is not an RGB image.
+        """
+        newest = self.frames.newest
+        return self._live.track(newest.pixels, newest.stamp)
+
+    def select(
+        self,
+        prompt: Prompt,
+        label: str = "",
+        target_id: int | None = None,
+        stamp: float | None = None,
+    ) -> Selected:
+        """Take a new target.
+
+        Args:
+            prompt: where it is in the frame of the stamp.
+            label: a name that comes back in every result.
+            target_id: 1 … 65535; None takes the next one that was never used.
+            stamp: of the frame meant, seconds; None or later than all: the newest one.
+
+        Raises:
+            PromptError: the id is in use or out of range, or too many targets are catching up.
+        """
+        newest, oldest = self.frames.newest, self.frames.oldest
+        start = newest if stamp is None else self.frames.nearest(stamp)
+        if start is not newest and len(self._catching_up) >= MAX_CATCHING_UP:
+            raise PromptError(
+                f"{MAX_CATCHING_UP} targets are still catching up: send it again when they are "
+                "tracked"
+            )
+        target_id = self._live.claim_id(target_id, self._catching_up)
+        if start is newest:
+            self._live.add(prompt, label, target_id)
+        else:
+            tracker = self._live.empty_copy()
+            tracker.add(prompt, label, target_id)
+            due = newest.number + CATCH_UP_FRAMES
+            self._catching_up[target_id] = _CatchUp(tracker, start, due)
+        too_old = 0.0 if stamp is None else max(0.0, oldest.stamp - stamp)
+        return Selected(target_id, newest.stamp - start.stamp, too_old)
+
+    def refine(self, target_id: int, prompt: Prompt) -> None:
+        """Correct a target in the newest frame; one that is catching up is there at once.
+
+        Raises:
+            PromptError: there is no such target.
+        """
+        if target_id in self._catching_up:
+            self._join(target_id)
+        self._live.refine(target_id, prompt)
+
+    def remove(self, target_id: int) -> None:
+        """Forget a target, also one that is catching up.
+
+        Raises:
+            PromptError: there is no such target.
+        """
+        if self._catching_up.pop(target_id, None) is None:
+            self._live.remove(target_id)
+
+    def clear(self) -> None:
+        """Forget all targets."""
+        self._catching_up.clear()
+        self._live.clear()
+
+    def reconfigure(self, config: TrackerConfig, buffer_seconds: float) -> None:
+        """Take other settings from the next frame on.
+
+        Raises:
+            ValueError: see `MosamTracker.reconfigure`.
+        """
+        self._live.reconfigure(config)
+        for catch_up in self._catching_up.values():
+            catch_up.tracker.reconfigure(config)
+        self.frames.seconds = buffer_seconds
+
+    def memory_bytes(self) -> int:
+        """Bytes of all tensors kept between frames, without the frames themselves."""
+        trackers = [self._live, *(c.tracker for c in self._catching_up.values())]
+        return sum(tracker.memory_bytes() for tracker in trackers)
+
+    def catch_up(self, seconds: float) -> tuple[RejectedPrompt, ...]:
+        """Bring targets nearer to now, after the newest frame was tracked.
+
+        Args:
+            seconds: how long it may take. One frame is tracked in any case; another one only if it
+                is expected to fit.
+
+        Returns:
+            The prompts that did not fit their frames; their targets are dropped.
+        """
+        rejected: list[RejectedPrompt] = []
+        started = time.perf_counter()
+        elapsed = 0.0
+        while self._catching_up and (elapsed == 0.0 or elapsed + self._step_seconds <= seconds):
+            target_id = next(iter(self._catching_up))
+            rejected += self._step(target_id, seconds)
+            now = time.perf_counter() - started
+            self._step_seconds, elapsed = now - elapsed, now
+        return tuple(rejected)
+
+    def _step(self, target_id: int, seconds: float) -> tuple[RejectedPrompt, ...]:
+        """Track one frame for a target; then it is the next one's turn."""
+        steps = max(1.0, seconds / self._step_seconds) if self._step_seconds else 1.0
+        each = steps / len(self._catching_up)
+        catch_up = self._catching_up.pop(target_id)
+        rejected = catch_up.step(self.frames, each)
+        if rejected:
+            return rejected
+        self._catching_up[target_id] = catch_up
+        if catch_up.is_there(self.frames):
+            self._join(target_id)
+        return ()
+
+    def _join(self, target_id: int) -> None:
+        """The target is one of the live ones from now on."""
+        self._live.adopt(self._catching_up.pop(target_id).tracker, target_id)

@@ -1,0 +1,206 @@
+"""The tracker node's parameters; those of the method have the default values of `TrackerConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+from mosam_ros.mosam.checkpoints import MODELS
+from mosam_ros.mosam.motion.flow import FLOW_METHODS
+from mosam_ros.mosam.tracker import LIVE_SETTINGS, SPARSE_ENCODERS, TrackerConfig
+from mosam_ros.nodes.image_input import TRANSPORTS
+from mosam_ros.nodes.parameters import Change, Setting
+
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_SCORE = 32.0
+"""Scores are logits; this one is as good as certain."""
+
+CLICKS = ("remove", "refine")
+"""What a click on a target does."""
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+METHOD_DEFAULTS = TrackerConfig().settings()
+
+NODE_SETTINGS: Mapping[str, Setting] = {
+    "autostart": Setting(True, "Configure and activate when the node starts.", change=Change.FIXED),
+    "image_transport": Setting(
+        "raw",
+        f"How images come: {' or '.join(TRANSPORTS)} (JPEG or PNG on image/compressed).",
+        choices=tuple(TRANSPORTS),
+        change=Change.RECONFIGURE,
+    ),
+    "model": Setting(
+        "nano",
+        f"Name of the model: {', '.join(MODELS)}.",
+        choices=tuple(MODELS),
+        change=Change.RECONFIGURE,
+    ),
+    "checkpoint": Setting(
+        "", "File with the model's weights; empty: the model's own.", change=Change.RECONFIGURE
+    ),
+    "motion_checkpoint": Setting(
+        "",
+        "File with the weights of the motion encoders; empty: the model's own.",
+        change=Change.RECONFIGURE,
+    ),
+    "device": Setting(
+        "auto",
+        "cpu, cuda, cuda:1, ... or auto (CUDA where there is one).",
+        change=Change.RECONFIGURE,
+    ),
+    "precision": Setting(
+        "auto",
+        "fp32, fp16, bf16 or auto (fp32 on the CPU, fp16 on CUDA).",
+        choices=PRECISIONS,
+        change=Change.RECONFIGURE,
+    ),
+    "image_size": Setting(
+        0,
+        "Side of the model's input in pixels; 0: the model's own.",
+        0,
+        LARGEST_INTEGER,
+        change=Change.RECONFIGURE,
+    ),
+    "num_threads": Setting(
+        0,
+        "CPU threads for the model; 0: PyTorch's choice.",
+        0,
+        LARGEST_INTEGER,
+        change=Change.RECONFIGURE,
+    ),
+    "selection_buffer": Setting(
+        2.0,
+        "Seconds of frames kept for selections whose stamp names a past frame; 0: none.",
+        0.0,
+        60.0,
+    ),
+    "catch_up_limit": Setting(
+        0.1,
+        "Seconds per new frame for bringing targets selected in the past up to now; one past frame "
+        "is tracked in any case.",
+        0.001,
+        10.0,
+    ),
+    "click_on_target": Setting(
+        "remove",
+        f"What a click on a target does: {' or '.join(CLICKS)} it.",
+        choices=CLICKS,
+    ),
+    "rectified": Setting(
+        False,
+        "The images are rectified: for clicked_point P of camera_info counts, not K and the "
+        "distortion.",
+    ),
+    "stall_after": Setting(
+        3.0, "Seconds without an image after which log and diagnostics warn.", 0.1, 3600.0
+    ),
+}
+
+
+_Said = partial(Setting, 0)
+"""A setting of the method before its default value and its change are known."""
+
+_METHOD: Mapping[str, Setting] = {
+    "motion.sparse": _Said(
+        "Prompt frames with the forecast key points (sparse motion, section 3.2.1 of the paper)."
+    ),
+    "motion.dense": _Said(
+        "Prompt frames with the forecast box (dense motion, section 3.2.2 of the paper)."
+    ),
+    "motion.num_key_points": _Said(
+        "Key points per target: 1, 5, 9, ... (figure 4a of the paper).", 1, 33, step=4
+    ),
+    "motion.sparse_encoder": _Said(
+        f"How key points go on: {' or '.join(SPARSE_ENCODERS)} (by the motion encoder).",
+        choices=SPARSE_ENCODERS,
+    ),
+    "motion.flow": _Said(
+        f"Optical flow: {', '.join(FLOW_METHODS)}; dis needs no weights and no GPU, raft "
+        "needs torchvision and a GPU to be fast, feature is the trained motion encoder.",
+        choices=FLOW_METHODS,
+    ),
+    "motion.flow_interval": _Said(
+        "Frames between the two images of the flow (figure 4b of the paper).", 1, 30
+    ),
+    "motion.reliable_iou": _Said(
+        "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
+    ),
+    "memory.temporal": _Said(
+        "Choose the remembered frames by their scores (section 3.3.1 of the paper); false: "
+        "the newest ones, as SAM 2 does."
+    ),
+    "memory.spatial": _Said("Remember unsure pixels as background (section 3.3.2 of the paper)."),
+    "memory.iou_threshold": _Said(
+        "Frames with a predicted IoU above this are remembered first (figure 4c of the paper).",
+        0.0,
+        1.0,
+    ),
+    "memory.occlusion_threshold": _Said(
+        "... if their object score, a logit, is above this (figure 4c of the paper).",
+        -LARGEST_SCORE,
+        LARGEST_SCORE,
+    ),
+    "memory.rank_threshold": _Said(
+        "Free places go to the best of the other frames with a predicted IoU above this "
+        "(figure 4d of the paper).",
+        0.0,
+        1.0,
+    ),
+    "memory.interval": _Said("Frames between two candidates for the memory.", 1, 30),
+    "memory.window": _Said("Candidates are of so many newest frames.", 1, 1000),
+    "memory.keep_absent": _Said(
+        "Newest frames remembered in any case where the target is absent from them; 0: as the "
+        "paper writes the rule.",
+        0,
+        6,
+    ),
+    "memory.foreground_threshold": _Said(
+        "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
+    ),
+    "memory.max_prompted_frames": _Said(
+        "Selected or refined frames remembered per target, the first one always.", 1, 32
+    ),
+    "lost_after": _Said(
+        "Frames without a target after which it counts as lost instead of occluded.",
+        1,
+        LARGEST_INTEGER,
+    ),
+}
+
+METHOD_SETTINGS: Mapping[str, Setting] = {
+    name: replace(
+        said,
+        default=METHOD_DEFAULTS[name],
+        change=Change.LIVE if name in LIVE_SETTINGS else Change.RECONFIGURE,
+    )
+    for name, said in _METHOD.items()
+}
+"""By name: `motion.flow` is `TrackerConfig().motion.flow`."""
+
+TRACKER_SETTINGS: Mapping[str, Setting] = {**NODE_SETTINGS, **METHOD_SETTINGS}
+
+
+def tracker_config(values: Mapping[str, Any]) -> TrackerConfig:
+    """The settings that the parameters say.
+
+    Args:
+        values: of all parameters, by name.
+
+    Raises:
+        ValueError: values that do not go together.
+    """
+    return _filled(TrackerConfig(), values)
+
+
+def _filled(config: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    changes = {}
+    for entry in fields(config):
+        name, default = prefix + entry.name, getattr(config, entry.name)
+        if is_dataclass(default):
+            changes[entry.name] = _filled(default, values, f"{name}.")
+        else:
+            changes[entry.name] = values[name]
+    return replace(config, **changes)

@@ -1,0 +1,263 @@
+"""Each way to select, across processes: stamps of the past, clicks, points in space."""
+
+import time
+
+import crossing
+import numpy as np
+import pytest
+from ros_graph import wait_until
+
+pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
+pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
+
+from geometry_msgs.msg import Point, PointStamped  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from mosam_ros.evaluation.metrics import mask_iou  # noqa: E402
+from mosam_ros.msg import TargetSelection  # noqa: E402
+from mosam_ros.nodes.conversions import mask_to_image  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+FRAME_NS = 10**9 // 30
+NOW = crossing.GAP_FRAMES
+"""The frame in which the second object is where the first one was in frame 0."""
+
+STILL = crossing.frame(0)
+BOTH = [crossing.mask(which, 0) for which in (0, 1)]
+FOCAL = 300.0
+
+
+@pytest.fixture(scope="module")
+def process(start, client):
+    process = start("tracker_node")
+    process.wait_for_log("active: waiting for images")
+    client.wait_for_tracker()
+    return process
+
+
+@pytest.fixture(scope="module")
+def clicks(client, process) -> dict:
+    """A publisher by the name of its topic."""
+    kinds = {
+        "image_mouse_left": Point,
+        "mosam_tracker/overlay_mouse_left": Point,
+        "clicked_point": PointStamped,
+    }
+    publishers = {t: client.node.create_publisher(kind, t, 10) for t, kind in kinds.items()}
+    publishers["camera_info"] = client.node.create_publisher(
+        CameraInfo, "camera_info", qos_profile_sensor_data
+    )
+    wait_until(
+        lambda: all(p.get_subscription_count() for p in publishers.values()), "who hears clicks"
+    )
+    return publishers
+
+
+@pytest.fixture
+def tracker(process, client):
+    """The client, with the tracker running and without targets."""
+    client.clear()
+    client.track(STILL)
+    return client
+
+
+@pytest.fixture
+def said(process):
+    """Waits for a text in what the node writes during the test."""
+    before = len(process.log)
+    return lambda text: process.wait_for_log(text, after=before)
+
+
+def say(publisher, message) -> None:
+    """Publish and give it the time to arrive before the next frame."""
+    publisher.publish(message)
+    time.sleep(0.3)
+
+
+def click(clicks, which: int, topic: str = "image_mouse_left", index: int = 0) -> None:
+    x, y = crossing.center(which, index)
+    say(clicks[topic], Point(x=float(x), y=float(y)))
+
+
+def overlaps(tracker, answer, target_id: int, index: int) -> list[float]:
+    """IoU of a target's pixels with both objects."""
+    mask = tracker.labels(answer) == target_id
+    return [mask_iou(mask, crossing.mask(which, index)) for which in (0, 1)]
+
+
+def ids(answer) -> list[int]:
+    return [target.id for target in answer.targets]
+
+
+def set_parameter(tracker, name: str, value) -> None:
+    request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    (result,) = tracker.call("mosam_tracker/set_parameters", SetParameters, request).results
+    assert result.successful, result.reason
+
+
+def test_a_selection_half_a_second_old_hits_the_object_that_was_there(tracker, said):
+    """The same pixels, applied to the newest frame, are another object."""
+    start = time.time_ns()
+    stamps = [start + index * FRAME_NS for index in range(NOW + 60)]
+    for index in range(NOW + 1):
+        tracker.track(crossing.frame(index), stamps[index])
+    x, y = crossing.center(0, 0)
+    box = [x - 32.0, y - 32.0, 64.0, 64.0]
+    tracker.selections.publish(TargetSelection(target_id=2, box=box))
+    tracker.select(target_id=1, box=box, header=tracker.header(stamps[0]))
+    answers = []
+    for index in range(NOW + 1, NOW + 12):
+        answers.append(tracker.track(crossing.frame(index), stamps[index]))
+    said("target 1 '' selected in a frame 0.5")
+    assert ids(answers[0]) == [2], "the other one is still catching up"
+    assert ids(answers[-1]) == [1, 2]
+    first, second = overlaps(tracker, answers[-1], 1, index)
+    assert first > 0.7 and second < 0.1
+    first, second = overlaps(tracker, answers[-1], 2, index)
+    assert first < 0.1 and second > 0.7
+    time.sleep(max(0, stamps[index] - time.time_ns()) / 1e9)
+
+
+def test_a_selection_older_than_the_buffer_is_told_and_takes_the_oldest_frame(tracker, said):
+    tracker.select(box=[100.0, 90.0, 60.0, 60.0], header=tracker.header(10**9))
+    tracker.track(STILL)
+    said("older than the oldest frame kept, to which it was applied: raise selection_buffer")
+    wait_until(lambda: tracker.track(STILL).targets, "the target")
+
+
+def test_what_is_still_catching_up_can_be_removed(tracker, said):
+    stamps = [tracker.track(STILL).header.stamp for _ in range(3)]
+    stamp = stamps[0].sec * 10**9 + stamps[0].nanosec
+    set_parameter(tracker, "catch_up_limit", 0.001)
+    tracker.selections.publish(
+        TargetSelection(target_id=4, box=[100.0, 90.0, 60.0, 60.0], header=tracker.header(stamp))
+    )
+    tracker.select(action=TargetSelection.REMOVE, target_id=4)
+    for _ in range(4):
+        assert ids(tracker.track(STILL)) == []
+    said("target 4 removed")
+    set_parameter(tracker, "catch_up_limit", 0.1)
+
+
+@pytest.mark.parametrize("topic", ["image_mouse_left", "mosam_tracker/overlay_mouse_left"])
+def test_a_click_selects_and_another_one_removes(tracker, clicks, topic):
+    click(clicks, 0, topic)
+    answer = tracker.track(STILL)
+    (target,) = answer.targets
+    assert overlaps(tracker, answer, target.id, 0)[0] > 0.6
+    click(clicks, 1, topic)
+    answer = tracker.track(STILL)
+    assert len(answer.targets) == 2
+    other = max(ids(answer))
+    assert overlaps(tracker, answer, other, 0)[1] > 0.5
+    click(clicks, 0, topic)
+    assert ids(tracker.track(STILL)) == [other]
+
+
+def test_a_click_on_a_target_refines_it_where_that_is_asked_for(tracker, clicks, said):
+    set_parameter(tracker, "click_on_target", "refine")
+    tracker.select(target_id=6, mask=mask_to_image(BOTH[0], tracker.header()))
+    tracker.track(STILL)
+    click(clicks, 0)
+    answer = tracker.track(STILL)
+    said("target 6 refined by a click")
+    assert ids(answer) == [6]
+    set_parameter(tracker, "click_on_target", "remove")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "text"),
+    [
+        (-40.0, 5.0, "the point (-40, 5) lies outside the image of 320x240"),
+        (320.0, 5.0, "lies outside the image"),
+        (float("nan"), 5.0, "a point is not a finite number"),
+    ],
+)
+def test_a_click_outside_the_image_is_told(tracker, clicks, said, x, y, text):
+    say(clicks["image_mouse_left"], Point(x=x, y=y))
+    assert ids(tracker.track(STILL)) == []
+    said(text)
+
+
+def point_in_space(tracker, which: int, depth: float = 2.0, frame_id="test_lens") -> PointStamped:
+    x, y = crossing.center(which, 0)
+    point = Point(x=(x - 160.0) / FOCAL * depth, y=(y - 120.0) / FOCAL * depth, z=depth)
+    clicked = PointStamped(point=point, header=tracker.header())
+    clicked.header.frame_id = frame_id
+    return clicked
+
+
+def test_a_point_in_space_selects_what_is_seen_there(tracker, clicks, said):
+    say(clicks["clicked_point"], point_in_space(tracker, 0))
+    assert ids(tracker.track(STILL)) == []
+    said("no camera_info came yet")
+
+    info = CameraInfo(width=320, height=240, header=tracker.header())
+    info.k = [FOCAL, 0.0, 160.0, 0.0, FOCAL, 120.0, 0.0, 0.0, 1.0]
+    say(clicks["camera_info"], info)
+    say(clicks["clicked_point"], point_in_space(tracker, 0))
+    answer = tracker.track(STILL)
+    (target,) = answer.targets
+    assert overlaps(tracker, answer, target.id, 0)[0] > 0.6
+
+    say(clicks["clicked_point"], point_in_space(tracker, 1, frame_id="map"))
+    assert len(tracker.track(STILL).targets) == 1
+    said("the clicked point is in the frame 'map', the camera in 'test_lens'")
+    say(clicks["clicked_point"], point_in_space(tracker, 1, depth=-2.0))
+    assert len(tracker.track(STILL).targets) == 1
+    said("the clicked point is not in front of the camera: z is -2 m")
+
+
+def test_the_service_clears(tracker):
+    tracker.select(target_id=1, box=[100.0, 90.0, 60.0, 60.0])
+    assert ids(tracker.track(STILL)) == [1]
+    response = tracker.call("mosam_tracker/clear", Trigger, Trigger.Request())
+    assert response.success and "all targets" in response.message
+    assert ids(tracker.track(STILL)) == []
+
+
+def test_what_happens_to_one_target_leaves_the_masks_of_the_other(tracker, clicks):
+    """Twice the same frames; the second time others come, are corrected, catch up and go.
+
+    The stamps are exact in binary, so that both runs compute with the same numbers.
+    """
+    step = 10**9 // 32
+    runs = []
+    for busy in (False, True):
+        tracker.clear()
+        tracker.select(target_id=5, mask=mask_to_image(crossing.mask(1, 0), tracker.header()))
+        start, masks = -(-time.time_ns() // 10**9) * 10**9, []
+        for index in range(14):
+            x, y = crossing.center(0, index)
+            box = [x - 32.0, y - 32.0, 64.0, 64.0]
+            if busy and index == 3:
+                tracker.select(target_id=9, box=box)
+            if busy and index == 6:
+                tracker.select(action=TargetSelection.REFINE, target_id=9, box=box)
+            if busy and index == 8:
+                x, y = crossing.center(0, 2)
+                box = [x - 32.0, y - 32.0, 64.0, 64.0]
+                tracker.select(target_id=8, box=box, header=tracker.header(start + 2 * step))
+            if busy and index == 12:
+                tracker.select(action=TargetSelection.REMOVE, target_id=9)
+            answer = tracker.track(crossing.frame(index), start + index * step)
+            masks.append(tracker.labels(answer) == 5)
+            assert (9 in ids(answer)) == (busy and 3 <= index < 12)
+        runs.append(np.array(masks))
+        time.sleep(max(0, start + 14 * step - time.time_ns()) / 1e9)
+    assert runs[0].any((1, 2)).all()
+    assert [np.count_nonzero(a != b) for a, b in zip(*runs, strict=True)] == [0] * 14
+
+
+def test_selections_that_wait_for_a_frame_are_bounded(tracker, said):
+    for _ in range(70):
+        tracker.selections.publish(TargetSelection(action=TargetSelection.REMOVE, target_id=77))
+        time.sleep(0.01)
+    said("selection ignored: 64 others already wait for a frame")
+    tracker.clear()
+    assert ids(tracker.track(STILL)) == []

@@ -1,0 +1,303 @@
+"""Selections on past frames: the right object, in bounded time, and the others never notice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import crossing
+import numpy as np
+import pytest
+
+from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.mosam.catch_up import (
+    CATCH_UP_FRAMES,
+    MAX_CATCHING_UP,
+    FrameBuffer,
+    StreamTracker,
+)
+from mosam_ros.mosam.checkpoints import LoadedModel, load_model
+from mosam_ros.mosam.prompts import Prompt, PromptError
+from mosam_ros.mosam.results import FrameResult, StageSeconds, TargetState
+from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+
+RATE = 30.0
+NOW = crossing.GAP_FRAMES
+"""The frame in which the second object is where the first one was in frame 0."""
+
+X, Y = crossing.center(0, 0)
+BOX = Prompt.from_box(X - 32, Y - 32, X + 32, Y + 32)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model("nano", device="cpu")
+
+
+def stamp(index: int) -> float:
+    return 100.0 + index / RATE
+
+
+def play(stream: StreamTracker, frames: range, seconds: float = 0.001) -> list[FrameResult]:
+    """Track frames with the least catching up that there is: one past frame per new one."""
+    results = []
+    for index in frames:
+        stream.take(crossing.frame(index), stamp(index))
+        results.append(stream.track())
+        stream.catch_up(seconds)
+    return results
+
+
+def stream_at_now(loaded: LoadedModel, **options) -> StreamTracker:
+    """A stream without targets that has just taken the frame NOW."""
+    stream = StreamTracker(MosamTracker(loaded), options.pop("buffer_seconds", 2.0), **options)
+    play(stream, range(NOW))
+    stream.take(crossing.frame(NOW), stamp(NOW))
+    return stream
+
+
+def overlaps(result: FrameResult, target_id: int, index: int) -> tuple[float, float]:
+    """IoU of a target's mask with each of the two objects."""
+    (mask,) = [t.mask for t in result.targets if t.target_id == target_id]
+    return mask_iou(mask, crossing.mask(0, index)), mask_iou(mask, crossing.mask(1, index))
+
+
+def test_the_same_pixels_mean_one_object_then_and_another_one_now(loaded):
+    stream = stream_at_now(loaded)
+    then = stream.select(BOX, "then", stamp=stamp(0))
+    now = stream.select(BOX, "now")
+    assert (then.behind, then.too_old) == (pytest.approx(0.5), 0.0)
+    assert now.behind == 0.0
+    assert stream.catching_up == (then.target_id,) and stream.target_ids == (now.target_id,)
+    stream.track()
+    stream.catch_up(0.001)
+    last = NOW + CATCH_UP_FRAMES + 1
+    results = play(stream, range(NOW + 1, last + 1))
+    assert stream.catching_up == () and stream.target_ids == (now.target_id, then.target_id)
+    first, second = overlaps(results[-1], then.target_id, last)
+    assert first > 0.8 and second < 0.1
+    first, second = overlaps(results[-1], now.target_id, last)
+    assert first < 0.1 and second > 0.8
+    (joined,) = [t for t in results[-1].targets if t.target_id == then.target_id]
+    assert (joined.label, joined.state) == ("then", TargetState.TRACKED)
+    assert joined.motion_prompt.valid, "its motion was learnt on the way"
+
+
+def test_with_time_enough_no_frame_is_skipped(loaded):
+    """It joins with the very masks of a tracker that had been told at once."""
+    told_at_once = MosamTracker(loaded)
+    target_id = told_at_once.add(BOX)
+    for index in range(NOW + 1):
+        told_at_once.track(crossing.frame(index), stamp(index))
+    stream = stream_at_now(loaded)
+    assert stream.select(BOX, stamp=stamp(0)).target_id == target_id
+    stream.track()
+    stream.catch_up(1000.0)
+    assert stream.catching_up == ()
+    for index in range(NOW + 1, NOW + 5):
+        expected = told_at_once.track(crossing.frame(index), stamp(index)).targets[0]
+        (result,) = play(stream, range(index, index + 1))
+        difference = result.targets[0].mask_logits - expected.mask_logits
+        assert np.abs(difference).max() <= 1e-3
+
+
+def test_the_others_do_not_notice(loaded):
+    alone, busy = (StreamTracker(MosamTracker(loaded), 2.0) for _ in range(2))
+    for stream in (alone, busy):
+        stream.take(crossing.frame(0), stamp(0))
+        stream.select(Prompt.from_mask(crossing.mask(1, 0)), target_id=5)
+    for index in range(NOW + CATCH_UP_FRAMES):
+        seen = []
+        for stream in (alone, busy):
+            stream.take(crossing.frame(index), stamp(index))
+            if stream is busy and index == NOW - 6:
+                stream.select(BOX, target_id=9, stamp=stamp(0))
+            seen.append(stream.track().targets[0])
+            stream.catch_up(0.001)
+        assert [target.target_id for target in seen] == [5, 5]
+        assert np.array_equal(seen[0].mask, seen[1].mask)
+        assert np.abs(seen[0].mask_logits - seen[1].mask_logits).max() <= 1e-4
+    assert busy.target_ids == (5, 9)
+
+
+def test_with_the_least_time_it_ends_all_the_same(loaded):
+    stream = stream_at_now(loaded)
+    stream.select(BOX, stamp=stamp(0))
+    stream.track()
+    for index in range(NOW + 1, NOW + CATCH_UP_FRAMES + 1):
+        stream.catch_up(0.0)
+        stream.take(crossing.frame(index), stamp(index))
+        stream.track()
+    assert stream.catching_up, "one frame after each new one"
+    stream.catch_up(0.0)
+    assert stream.catching_up == (), "the frames in between were skipped"
+
+
+def test_a_stamp_of_the_future_or_none_means_the_newest_frame(loaded):
+    stream = stream_at_now(loaded)
+    for moment in (stamp(NOW), stamp(NOW) + 5.0, None):
+        selected = stream.select(BOX, stamp=moment)
+        assert (selected.behind, selected.too_old) == (0.0, 0.0)
+    assert stream.catching_up == () and len(stream.target_ids) == 3
+
+
+def test_a_stamp_before_the_buffer_means_its_oldest_frame(loaded):
+    stream = stream_at_now(loaded, buffer_seconds=0.21)
+    selected = stream.select(BOX, stamp=stamp(0))
+    assert selected.behind == pytest.approx(0.2, abs=1e-6)
+    assert selected.too_old == pytest.approx(0.3, abs=1e-6)
+
+
+def test_without_a_buffer_all_selections_are_about_now(loaded):
+    stream = stream_at_now(loaded, buffer_seconds=0.0)
+    selected = stream.select(BOX, stamp=stamp(0))
+    assert selected.behind == 0.0 and selected.too_old == pytest.approx(0.5)
+    assert stream.target_ids == (selected.target_id,)
+
+
+def test_what_catches_up_can_be_removed_cleared_and_refined(loaded):
+    stream = stream_at_now(loaded)
+    ids = [stream.select(BOX, stamp=stamp(0)).target_id for _ in range(3)]
+    assert ids == [1, 2, 3]
+    stream.remove(1)
+    assert stream.catching_up == (2, 3)
+    with pytest.raises(PromptError, match="no target 1"):
+        stream.remove(1)
+    x, y = crossing.center(0, NOW)
+    stream.refine(2, Prompt.from_box(x - 32, y - 32, x + 32, y + 32))
+    assert stream.target_ids == (2,), "a correction is about now, so it is here at once"
+    assert overlaps(stream.track(), 2, NOW)[0] > 0.6
+    stream.clear()
+    assert stream.target_ids == stream.catching_up == ()
+    assert stream.memory_bytes() == 0
+
+
+def test_ids_of_those_that_catch_up_are_in_use(loaded):
+    stream = stream_at_now(loaded)
+    stream.select(BOX, target_id=65535, stamp=stamp(0))
+    with pytest.raises(PromptError, match="65535 is in use"):
+        stream.select(BOX, target_id=65535)
+    chosen = [stream.select(BOX, stamp=moment).target_id for moment in (stamp(0), None)]
+    assert chosen == [1, 2], "no id is given twice, even when all were given once"
+
+
+def test_only_so_many_catch_up_at_a_time(loaded):
+    stream = stream_at_now(loaded)
+    for _ in range(MAX_CATCHING_UP):
+        stream.select(BOX, stamp=stamp(0))
+    with pytest.raises(PromptError, match="still catching up"):
+        stream.select(BOX, stamp=stamp(0))
+    stream.select(BOX)
+
+
+def test_a_prompt_that_does_not_fit_its_frame_is_reported_and_dropped(loaded):
+    stream = stream_at_now(loaded)
+    selected = stream.select(Prompt.from_points([[900, 10]]), stamp=stamp(0))
+    stream.track()
+    (rejected,) = stream.catch_up(0.001)
+    assert rejected.target_id == selected.target_id
+    assert "outside the image of 320x240" in rejected.reason
+    assert stream.catching_up == ()
+
+
+def test_frames_of_another_size_and_a_jump_in_time_do_not_disturb_it(loaded):
+    stream = stream_at_now(loaded)
+    target_id = stream.select(BOX, stamp=stamp(0)).target_id
+    half = np.ascontiguousarray(crossing.frame(NOW + 1)[::2, ::2])
+    for moment in (stamp(NOW + 1), stamp(0) - 50.0, stamp(0) - 49.9):
+        stream.catch_up(0.001)
+        stream.take(half, moment)
+        stream.track()
+    stream.catch_up(1000.0)
+    assert stream.target_ids == (target_id,)
+
+
+PIXELS = np.zeros((10, 20, 3), np.uint8)
+
+
+def test_the_buffer_is_bounded_in_time_and_in_bytes():
+    long, small = FrameBuffer(1.0), FrameBuffer(1e9, max_bytes=3 * PIXELS.nbytes)
+    for index in range(100):
+        for buffer in (long, small):
+            buffer.add(PIXELS, index / 10)
+    assert (len(long), len(small)) == (11, 3)
+    assert small.num_bytes == 3 * PIXELS.nbytes
+    small.add(np.zeros((500, 500, 3), np.uint8), 11.0)
+    assert len(small) == 1, "the newest frame is kept in any case"
+
+
+def test_the_buffer_finds_the_nearest_frame():
+    buffer = FrameBuffer(10.0)
+    for moment in (1.0, 2.0, 4.0):
+        buffer.add(PIXELS, moment)
+    found = [buffer.nearest(moment).stamp for moment in (-5, 1.4, 1.6, 2.9, 3.1, 99)]
+    assert found == [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("moment", [2.0, 1.0, -50.0])
+def test_stamps_that_do_not_increase_start_the_buffer_anew(moment):
+    buffer = FrameBuffer(10.0)
+    for earlier in (1.0, 2.0):
+        buffer.add(PIXELS, earlier)
+    buffer.add(PIXELS, moment)
+    assert (len(buffer), buffer.num_bytes) == (1, PIXELS.nbytes)
+
+
+def test_thresholds_change_while_targets_stay(loaded):
+    stream = stream_at_now(loaded)
+    stream.select(BOX, target_id=1)
+    stream.select(BOX, target_id=2, stamp=stamp(0))
+    config = TrackerConfig()
+    stream.reconfigure(replace(config, lost_after=2), buffer_seconds=0.3)
+    stream.track()
+    stream.catch_up(1000.0)
+    assert stream.frames.seconds == 0.3
+    empty = np.full_like(crossing.frame(0), 90)
+    for index in range(NOW + 1, NOW + 6):
+        stream.take(empty, stamp(index))
+        result = stream.track()
+    assert {t.target_id: t.state for t in result.targets} == {
+        1: TargetState.LOST,
+        2: TargetState.LOST,
+    }, "after two frames instead of thirty, for those that caught up too"
+
+
+def test_thresholds_reach_the_memory_selection(loaded):
+    """A threshold that no frame passes leaves only the prompted frame to remember."""
+    plain, strict = MosamTracker(loaded), MosamTracker(loaded)
+    for tracker in (plain, strict):
+        tracker.add(BOX)
+        for index in range(4):
+            tracker.track(crossing.frame(index), stamp(index))
+    memory = replace(plain.config.memory, iou_threshold=1.0, rank_threshold=1.0, keep_absent=0)
+    strict.reconfigure(replace(strict.config, memory=memory))
+    a, b = (t.track(crossing.frame(4), stamp(4)).targets[0] for t in (plain, strict))
+    assert np.abs(a.mask_logits - b.mask_logits).max() > 1e-3
+
+
+def test_what_memories_are_built_for_cannot_change(loaded):
+    tracker = MosamTracker(loaded)
+    memory = replace(tracker.config.memory, window=5, iou_threshold=0.1)
+    with pytest.raises(ValueError, match=r"^memory\.window cannot change"):
+        tracker.reconfigure(replace(tracker.config, memory=memory))
+    assert tracker.config == TrackerConfig()
+
+
+def test_another_frame_is_tracked_only_if_it_is_expected_to_fit(loaded, monkeypatch):
+    """With a clock in which each frame takes 40 ms, 100 ms are two frames."""
+    stream = stream_at_now(loaded)
+    stream.select(BOX, stamp=stamp(0))
+    stream.track()
+    clock, tracked = [0.0], []
+    monkeypatch.setattr("mosam_ros.mosam.catch_up.time.perf_counter", lambda: clock[0])
+
+    def pretend(self, pixels, moment):
+        clock[0] += 0.04
+        tracked.append(round((moment - stamp(0)) * RATE))
+        return FrameResult(0, (240, 320), (), (), StageSeconds())
+
+    monkeypatch.setattr(MosamTracker, "track", pretend)
+    for seconds, frames in ((0.1, 2), (0.03, 1), (0.05, 1), (0.13, 3)):
+        before = len(tracked)
+        stream.catch_up(seconds)
+        assert len(tracked) - before == frames
+    assert tracked[0] == 0 and tracked == sorted(set(tracked))
