@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     ("demo",): ("mosam_ros.demo", "track an object in a running ROS 2 graph, with a report"),
+    ("replay",): ("mosam_ros.replay", "track objects in a recorded bag, without a ROS graph"),
     ("train", "base"): ("mosam_ros.training.base", "train the small model from scratch"),
     ("train", "motion"): ("mosam_ros.training.motion", "train the motion encoders"),
     ("train", "release"): ("mosam_ros.training.release", "ship trained weights in the package"),
@@ -20,7 +21,12 @@ def main() -> int:
     for name, (module, _) in COMMANDS.items():
         if tuple(words[: len(name)]) == name:
             sys.argv = [" ".join(("mosam", *name)), *words[len(name) :]]
-            return importlib.import_module(module).main() or 0
+            try:
+                command = importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                print(f"{sys.argv[0]}: {error}; the README says how to install", file=sys.stderr)
+                return 1
+            return command.main() or 0
     print("usage: mosam COMMAND [options]\n")
     for name, (_, purpose) in COMMANDS.items():
         print(f"  mosam {' '.join(name):<16} {purpose}")
