@@ -17,8 +17,8 @@ setup: $(READY)  ## prepare .venv (PYTHON=python3.11, TORCH="what pip should ins
 
 build: $(BUILT)  ## build the messages and install the package into install/
 
-demo: build  ## track a target in a synthetic scene (SEED=n), or VIDEO=file BOX="x y w h"
-	scripts/run python -m mosam_ros.demo $(if $(SEED),--seed $(SEED)) $(if $(VIDEO),--video '$(VIDEO)') $(if $(BOX),--box $(BOX))
+demo: build  ## track a target in a synthetic scene (SEED=n), or VIDEO=file BOX="x y w h"; FOLLOW=1: follow it
+	scripts/run python -m mosam_ros.demo $(if $(SEED),--seed $(SEED)) $(if $(VIDEO),--video '$(VIDEO)') $(if $(BOX),--box $(BOX)) $(if $(FOLLOW),--follow)
 
 test: lint  ## lint, type check and run the tests
 	scripts/run python -m pytest test

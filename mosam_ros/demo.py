@@ -2,9 +2,12 @@
 
     python -m mosam_ros.demo --seed 3
     python -m mosam_ros.demo --video cups.mp4 --box "210 140 80 95"
+    python -m mosam_ros.demo --follow
 
 Starts a camera, the tracker and a recorder as processes of their own. The recorder selects the
-target by message and writes overlay.mp4, contact_sheet.png and summary.json.
+target by message and writes overlay.mp4, contact_sheet.png and summary.json. With --follow the
+camera is on a robot that turns, and a follower keeps the target in front of it; the recorder writes
+follow.mp4, follow_contact_sheet.png and follow_summary.json.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pathlib import Path
 from mosam_ros.dds import use_large_image_profile
 from mosam_ros.demo_report import parse_box
 from mosam_ros.frame_sources import SYNTHETIC, source_size
+from mosam_ros.synthetic.turning_scene import DURATION
 
 STOP_SECONDS = 5.0
 """How long a process may take to end after Ctrl-C."""
@@ -46,7 +50,8 @@ class DemoProcess:
         command = [sys.executable, "-m", f"mosam_ros.nodes.{module}", "--ros-args"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={_yaml(value)}"]
-        return cls(module, subprocess.Popen(command, env=environment, start_new_session=True))
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        return cls(module.removesuffix("_node"), process)
 
     def interrupt(self) -> None:
         """Ask it to end, as Ctrl-C does."""
@@ -87,6 +92,9 @@ def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder")
     parser.add_argument("--frames", type=int, default=160, help="length of the synthetic scene")
+    parser.add_argument(
+        "--follow", action="store_true", help="follow a target with a simulated robot instead"
+    )
     parser.add_argument("--rate", type=float, default=10.0, help="frames per second")
     arguments = parser.parse_args(args)
     try:
@@ -102,6 +110,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {arguments.seed}: give 0 or more")
     if arguments.rate <= 0:
         raise ValueError(f"--rate is {arguments.rate:g}: give more than 0 frames per second")
+    if arguments.follow and arguments.video is not None:
+        raise ValueError("--follow goes without --video: the camera has to turn")
     if arguments.video is None:
         if arguments.box is not None:
             raise ValueError("--box goes with --video: a synthetic scene knows its target")
@@ -133,14 +143,21 @@ def demo_environment() -> dict[str, str]:
 
 
 def start_processes(arguments: argparse.Namespace) -> list[DemoProcess]:
-    """Start recorder, tracker and camera, in this order."""
+    """Start the recorder, then the others, the camera at last."""
     environment = demo_environment()
-    synthetic = arguments.video is None
-    source = SYNTHETIC if synthetic else str(arguments.video)
     domain = f"ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']}"
-    print(f"== starting camera, tracker and recorder with {domain}", flush=True)
+    print(f"== starting the demo's processes with {domain}", flush=True)
     if environment.get("DISPLAY") and shutil.which("rviz2"):
         print(f"== to watch: {domain} rviz2 -d config/tracker.rviz", flush=True)
+    start = _start_following if arguments.follow else _start_tracking
+    return start(arguments, environment)
+
+
+def _start_tracking(
+    arguments: argparse.Namespace, environment: dict[str, str]
+) -> list[DemoProcess]:
+    synthetic = arguments.video is None
+    source = SYNTHETIC if synthetic else str(arguments.video)
     recorder = DemoProcess.start(
         "demo_recorder",
         environment,
@@ -163,20 +180,43 @@ def start_processes(arguments: argparse.Namespace) -> list[DemoProcess]:
     return [recorder, tracker, camera]
 
 
+def _start_following(
+    arguments: argparse.Namespace, environment: dict[str, str]
+) -> list[DemoProcess]:
+    recorder = DemoProcess.start(
+        "follow_recorder",
+        environment,
+        output_dir=str(arguments.output),
+        seed=arguments.seed,
+        expected_frames=round(arguments.rate * DURATION),
+        use_sim_time=True,
+    )
+    tracker = DemoProcess.start("tracker_node", environment, use_sim_time=True)
+    follower = DemoProcess.start("follower_node", environment, use_sim_time=True)
+    camera = DemoProcess.start(
+        "turning_camera_node",
+        environment,
+        seed=arguments.seed,
+        rate=arguments.rate,
+    )
+    return [recorder, tracker, follower, camera]
+
+
 def watch(processes: Sequence[DemoProcess]) -> int:
     """Wait for the recorder, the first of the processes, and return its exit status.
 
     Raises:
-        DemoError: another process ended before its time.
+        DemoError: another process ended before its time; only the camera, the last one, may.
     """
-    recorder, tracker, camera = (entry.process for entry in processes)
-    while recorder.poll() is None:
-        if tracker.poll() is not None:
-            raise DemoError(f"the tracker ended with status {tracker.returncode}, see above")
-        if camera.poll() not in (None, 0):
-            raise DemoError(f"the camera ended with status {camera.returncode}, see above")
+    recorder, *others = processes
+    while recorder.process.poll() is None:
+        for entry in others:
+            status = entry.process.poll()
+            in_order = entry is processes[-1] and status == 0
+            if status is not None and not in_order:
+                raise DemoError(f"the {entry.name} ended with status {status}, see above")
         time.sleep(0.2)
-    return recorder.returncode
+    return recorder.process.returncode
 
 
 def main(args: Sequence[str] | None = None) -> int:

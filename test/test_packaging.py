@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import yaml
 
 import mosam_ros
 from mosam_ros import dds
@@ -32,12 +31,6 @@ def test_every_message_is_built():
     cmake = (ROOT / "CMakeLists.txt").read_text()
     for path in (ROOT / "msg").glob("*.msg"):
         assert f"msg/{path.name}" in cmake
-
-
-def test_rviz_shows_what_the_tracker_publishes():
-    rviz = yaml.safe_load((ROOT / "config/tracker.rviz").read_text())["Visualization Manager"]
-    topics = {display["Topic"]["Value"] for display in rviz["Displays"]}
-    assert topics == {"/mosam_tracker/overlay", "/mosam_tracker/masks"}
 
 
 def test_the_dds_profile_has_room_for_many_large_images():

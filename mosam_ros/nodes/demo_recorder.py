@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from lifecycle_msgs.msg import TransitionEvent
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -60,6 +61,10 @@ GROUND_TRUTH = QoSProfile(depth=1000)
 class DemoRecorder(Node):
     """Listens to the camera and the tracker by their default names; `done` is the exit status."""
 
+    summary_file = "summary.json"
+    video_file = "overlay.mp4"
+    contact_sheet_file = "contact_sheet.png"
+
     def __init__(self) -> None:
         super().__init__("demo_recorder")
         self.done = Future()
@@ -94,7 +99,8 @@ class DemoRecorder(Node):
             (Image, "image", self._on_image, IMAGES),
         ):
             self.create_subscription(kind, topic, callback, qos)
-        self.create_timer(0.25, self._watch)
+        # A simulated clock may end with the camera.
+        self.create_timer(0.25, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _value(self, name: str):
         return self.get_parameter(name).value
@@ -189,14 +195,23 @@ class DemoRecorder(Node):
     def _report(self) -> None:
         folder = Path(self._value("output_dir")).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
+        summary, table = self._summary({stamp: self._record(stamp) for stamp in self._stamps()})
+        (folder / self.summary_file).write_text(json.dumps(summary, indent=2) + "\n")
+        self._draw(folder)
+        print(f"\n{table}\n\n  pictures and {self.summary_file} in {folder}", flush=True)
+
+    def _summary(self, records: Mapping[int, FrameRecord]) -> tuple[dict, str]:
+        """The figures by name, and for people.
+
+        Args:
+            records: of every frame, by its stamp in nanoseconds, in time order.
+        """
         summary = {
             "source": self._value("source"),
             "seed": self._value("seed") if self._value("source") == "synthetic" else None,
-            **summarize([self._record(stamp) for stamp in self._stamps()]),
+            **summarize(list(records.values())),
         }
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        self._draw(folder)
-        print(f"\n{format_table(summary)}\n\n  pictures and summary.json in {folder}", flush=True)
+        return summary, format_table(summary)
 
     def _stamps(self) -> list[int]:
         """Every frame that the camera is known to have sent, in time order."""
@@ -221,23 +236,23 @@ class DemoRecorder(Node):
         return FrameRecord(truth, answer)
 
     def _draw(self, folder: Path) -> None:
-        """Write overlay.mp4 with every recorded picture and contact_sheet.png with a few."""
+        """Write a video with every recorded picture and a contact sheet with a few."""
         stamps = [stamp for stamp in self._stamps() if stamp in self._pictures]
         rate = (len(stamps) - 1) * 1e9 / max(stamps[-1] - stamps[0], 1) if len(stamps) > 1 else 10.0
         answered = [stamp for stamp in stamps if stamp in self._answers]
         chosen = {answered[index] for index in spread(len(answered), CONTACT_SHEET_PICTURES)}
         pictures, video = [], None
-        for stamp in _progress(stamps, desc="overlay.mp4"):
+        for stamp in _progress(stamps, desc=self.video_file):
             drawn = self._overlay(stamp)
             if video is None:
                 size = drawn.shape[1::-1]
                 code = cv2.VideoWriter_fourcc(*"mp4v")
-                video = cv2.VideoWriter(str(folder / "overlay.mp4"), code, rate, size)
+                video = cv2.VideoWriter(str(folder / self.video_file), code, rate, size)
             video.write(drawn)
             if stamp in chosen:
                 pictures.append(drawn)
         video.release()
-        cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(pictures))
+        cv2.imwrite(str(folder / self.contact_sheet_file), contact_sheet(pictures))
 
     def _overlay(self, stamp: int) -> np.ndarray:
         jpeg = np.frombuffer(self._pictures[stamp], np.uint8)
