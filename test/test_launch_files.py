@@ -65,6 +65,7 @@ def test_the_tracker_starts_alone_with_the_default_parameters(started):
     command = events["tracker_node"].cmd
     assert "__node:=mosam_tracker" in command
     assert "image:=image" in command and "select:=select" in command
+    assert "camera_info:=camera_info" in command
     defaults = yaml.safe_load((LAUNCH.parent / "config/tracker.yaml").read_text())
     assert parameters(events["tracker_node"]) == defaults["/**"]["ros__parameters"]
 
@@ -92,6 +93,7 @@ def test_a_depth_topic_starts_the_localizer(started):
     event = events["localizer_node"]
     assert "depth:=/camera/depth" in event.cmd and "camera_info:=/camera/info" in event.cmd
     assert "__node:=mosam_localizer" in event.cmd and "__ns:=/robot" in event.cmd
+    assert "camera_info:=/camera/info" in events["tracker_node"].cmd
     defaults = yaml.safe_load((LAUNCH.parent / "config/localizer.yaml").read_text())
     assert parameters(event) == defaults["/**"]["ros__parameters"]
 

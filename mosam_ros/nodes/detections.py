@@ -13,6 +13,7 @@ def detections_message(result: FrameResult, header: Header) -> Any:
     """A Detection2DArray with one detection per target that has a mask.
 
     Its `id` is the target's id, its class the target's label, its score the mask's predicted IoU.
+    Its box, in pixels, is that of vision_msgs' own `createAABB2D`: center = corner + size / 2.
 
     Args:
         result: what the tracker said about the frame.
@@ -35,8 +36,8 @@ def _detection(target: TargetResult, header: Header) -> Any:
     assert target.box is not None
     detection = Detection2D(header=header, id=str(target.target_id))
     box = target.box
-    detection.bbox.center.position.x = box.x + (box.width - 1) / 2
-    detection.bbox.center.position.y = box.y + (box.height - 1) / 2
+    detection.bbox.center.position.x = box.x + box.width / 2
+    detection.bbox.center.position.y = box.y + box.height / 2
     detection.bbox.size_x, detection.bbox.size_y = float(box.width), float(box.height)
     guess = ObjectHypothesisWithPose()
     guess.hypothesis.class_id = target.label

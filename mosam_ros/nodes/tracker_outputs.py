@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
+from rosidl_generator_py.import_type_support_impl import UnsupportedTypeSupport
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -45,7 +46,13 @@ class TrackerOutputs:
         except ImportError as error:
             self._node.get_logger().debug(f"no ~/detections: vision_msgs is missing ({error})")
             return None
-        return self._publisher(Detection2DArray, "detections")
+        try:
+            return self._publisher(Detection2DArray, "detections")
+        except UnsupportedTypeSupport as error:
+            self._node.get_logger().warning(
+                f"no ~/detections: vision_msgs is broken, install it again ({error})"
+            )
+            return None
 
     def destroy(self) -> None:
         """Give the publishers back."""
