@@ -42,7 +42,7 @@ def demo_scene_config(width: int = 640, height: int = 480, num_frames: int = 160
         num_objects=3,
         num_lookalikes=1,
         size=(0.30, 0.42),
-        speed=0.012,
+        speed=0.008,
         scale_change=0.25,
         deformation=0.04,
         camera_motion=0.003,
