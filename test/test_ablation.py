@@ -39,9 +39,10 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 
 def test_the_rows_are_those_of_table_4():
     rows = table_rows()
-    assert list(rows) == ["sam2", "SM", "DM", "SM+DM", "TS", "SM+DM+TS", "SM+DM+SS", "mosam"]
+    names = ["sam2", "SM", "DM", "SM+DM", "TS", "SM+DM+TS", "SM+DM+SS", "mosam"]
+    assert list(rows) == [*names, "TS as written", "mosam as written"]
     assert rows["sam2"] == TrackerConfig.sam2() and rows["mosam"] == TrackerConfig()
-    for name in list(rows)[1:-1]:
+    for name in names[1:-1]:
         motion, memory = rows[name].motion, rows[name].memory
         parts = {
             "SM": motion.sparse,
@@ -50,6 +51,10 @@ def test_the_rows_are_those_of_table_4():
             "SS": memory.spatial,
         }
         assert {part for part, on in parts.items() if on} == set(name.split("+"))
+    assert rows["TS as written"].memory.keep_absent == 0 and not rows["TS as written"].motion.sparse
+    assert rows["mosam as written"] == replace(
+        rows["mosam"], memory=replace(rows["mosam"].memory, keep_absent=0)
+    )
 
 
 def test_a_sweep_changes_one_setting_and_meets_the_full_tracker():
