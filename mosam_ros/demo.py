@@ -82,7 +82,7 @@ def parse_arguments(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the command line; ends the process with one clear line if it will not do."""
     parser = argparse.ArgumentParser(prog="python -m mosam_ros.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seed", type=int, default=0, help="which synthetic scene")
+    parser.add_argument("--seed", type=int, default=1, help="which synthetic scene; 1 if not given")
     parser.add_argument("--video", type=Path, help="a video file or a folder of images instead")
     parser.add_argument(
         "--box",
