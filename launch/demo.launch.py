@@ -7,6 +7,7 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 FRAMES = 160
+SEED = 1
 
 
 def generate_launch_description():
@@ -22,7 +23,7 @@ def generate_launch_description():
         name="camera",
         namespace=namespace,
         # The tracker and the recorder: the scene starts once both listen.
-        parameters=[{"num_frames": FRAMES, "wait_for_subscribers": 2}],
+        parameters=[{"seed": SEED, "num_frames": FRAMES, "wait_for_subscribers": 2}],
         remappings=[image],
         output="screen",
         emulate_tty=True,
@@ -32,7 +33,7 @@ def generate_launch_description():
         executable="demo_recorder",
         name="demo_recorder",
         namespace=namespace,
-        parameters=[{"expected_frames": FRAMES}],
+        parameters=[{"seed": SEED, "expected_frames": FRAMES}],
         remappings=[image, select],
         output="screen",
         emulate_tty=True,
