@@ -40,7 +40,6 @@ from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 from tqdm import tqdm
 
 from mosam_ros.bags import (
@@ -54,21 +53,24 @@ from mosam_ros.bags import (
     type_name,
 )
 from mosam_ros.demo_report import parse_box
-from mosam_ros.mosam.checkpoints import MODELS, load_model, load_motion_encoders
+from mosam_ros.mosam.catch_up import StreamTracker
+from mosam_ros.mosam.checkpoints import MODELS
 from mosam_ros.mosam.prompts import PromptError
 from mosam_ros.mosam.results import StageSeconds
+from mosam_ros.mosam.selection import ignored
 from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
 from mosam_ros.nodes.conversions import (
     color_to_image,
+    header_seconds,
     labels_to_image,
-    prompt_from_selection,
+    selection_from_message,
     targets_message,
 )
 from mosam_ros.nodes.image_input import ImageError, compressed_to_rgb, image_to_rgb
 from mosam_ros.nodes.overlay import draw_overlay
 from mosam_ros.nodes.parameters import Setting
-from mosam_ros.nodes.tracker_parameters import TRACKER_SETTINGS, tracker_config
+from mosam_ros.nodes.tracker_parameters import TRACKER_SETTINGS, make_tracker
 
 IMAGE_TYPES = {type_name(message_type): message_type for message_type in (Image, CompressedImage)}
 SELECT_TOPIC = "/select"
@@ -78,10 +80,6 @@ NOT_FOR_REPLAY = ("use_sim_time", "qos_overrides.", "start_type_description_serv
 
 FAR_STAMP = 0.5
 """Seconds between a selection's stamp and the nearest frame that are worth a warning."""
-
-TIME_JUMP = 1.0
-"""Seconds by which a frame's stamp lies before the last one's when time starts anew, as in the
-tracker node."""
 
 SHOWN_WARNINGS = 10
 
@@ -162,10 +160,10 @@ class Replayer:
         selections: Sequence[PlannedSelection],
         warn: Callable[[str], None],
     ) -> None:
-        self._tracker = tracker
+        # Every selection comes with its frame: no older ones need be kept.
+        self._stream = StreamTracker(tracker, buffer_seconds=0.0)
         self._waiting = deque(selections)
         self._warn = warn
-        self._last_stamp: float | None = None
         self._next_frame = 0
         self._first_problem = ""
         self._targets: set[int] = set()
@@ -191,11 +189,10 @@ class Replayer:
             self._first_problem = self._first_problem or str(error)
             self._warn(f"frame {index} skipped: {error}")
             return None
-        stamp = _seconds(message.header)
-        self._notice_time(stamp)
+        self._take(frame, header_seconds(message.header))
         while self._waiting and self._waiting[0].frame <= index:
             self._select(self._waiting.popleft().message)
-        result = self._tracker.track(frame, stamp)
+        result = self._stream.track()
         for rejected in result.rejected:
             self._ignore_selection(rejected.target_id, rejected.reason)
         self._frames += 1
@@ -204,26 +201,24 @@ class Replayer:
         targets = targets_message(replace(result, seconds=StageSeconds()), message.header)
         return FrameAnswer(targets, result.label_image(), frame)
 
-    def _notice_time(self, stamp: float) -> None:
-        last, self._last_stamp = self._last_stamp, stamp
-        if last is not None and stamp < last - TIME_JUMP:
+    def _take(self, frame: NDArray[np.uint8], stamp: float) -> None:
+        taken = self._stream.take(frame, stamp)
+        if taken.cleared:
             self._warn(
-                f"the stamps jump back by {last - stamp:.1f} s at frame {self._next_frame - 1}: "
+                f"the stamps jump back by {-taken.elapsed:.1f} s at frame {self._next_frame - 1}: "
                 "all targets are cleared there"
             )
-            self._tracker.clear()
 
-    def _select(self, selection: TargetSelection) -> None:
+    def _select(self, message: TargetSelection) -> None:
         try:
-            apply_selection(self._tracker, selection)
+            self._stream.apply(replace(selection_from_message(message), stamp=None))
         except PromptError as error:
-            self._ignore_selection(selection.target_id, error)
+            self._ignore_selection(message.target_id, error)
 
     def _ignore_selection(self, target_id: int, reason: object) -> None:
         self._selections_ignored += 1
-        name = f"target {target_id}" if target_id else "a new target"
-        self._warn(f"selection for {name} ignored: {reason}")
-        if not (self._waiting or self._targets or self._tracker.target_ids):
+        self._warn(ignored(target_id, reason))
+        if not (self._waiting or self._targets or self._stream.target_ids):
             raise ReplayError("no target could be selected, see the warning above")
 
     def summary(self, seconds: float) -> ReplaySummary:
@@ -253,25 +248,6 @@ class Replayer:
         )
 
 
-def apply_selection(tracker: MosamTracker, selection: TargetSelection) -> None:
-    """Do what a selection asks for.
-
-    Raises:
-        PromptError: it cannot be done.
-    """
-    target_id = selection.target_id
-    if selection.action == TargetSelection.SELECT:
-        tracker.add(prompt_from_selection(selection), selection.label, target_id or None)
-    elif selection.action == TargetSelection.REFINE:
-        tracker.refine(target_id, prompt_from_selection(selection))
-    elif selection.action == TargetSelection.REMOVE:
-        tracker.remove(target_id)
-    elif selection.action == TargetSelection.CLEAR:
-        tracker.clear()
-    else:
-        raise PromptError(f"unknown action {selection.action}: use 0 to 3, see TargetSelection")
-
-
 def _read_image(data: bytes, message_type: type) -> tuple[Any, NDArray[np.uint8]]:
     """The message and its pixels, (height, width, 3) uint8 RGB.
 
@@ -290,10 +266,6 @@ def _deserialize(data: bytes, message_type: type) -> Any:
         return deserialize_message(data, message_type)
     except Exception:  # RMWError, which has no public name, and what the fields' checks raise
         return None
-
-
-def _seconds(header: Header) -> float:
-    return (header.stamp.sec * 10**9 + header.stamp.nanosec) / 1e9
 
 
 # What to read
@@ -443,31 +415,6 @@ def _problem_of(value: Any, setting: Setting) -> str:
     return setting.problem(value, configured=False)
 
 
-def make_tracker(values: Mapping[str, Any]) -> MosamTracker:
-    """The tracker that the node's parameters describe.
-
-    Raises:
-        ReplayError: there is no such model, weights file or device, or values contradict.
-    """
-    try:
-        config = tracker_config(values)
-        loaded = load_model(
-            values["model"],
-            values["checkpoint"] or None,
-            values["device"],
-            values["precision"],
-            values["image_size"] or None,
-        )
-        encoders = None
-        if config.motion.trained:
-            encoders = load_motion_encoders(loaded, values["motion_checkpoint"] or None)
-    except ValueError as error:
-        raise ReplayError(str(error)) from error
-    if values["num_threads"]:
-        torch.set_num_threads(values["num_threads"])
-    return MosamTracker(loaded, config, encoders)
-
-
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Inside of it the same input gives the same bits, on the CPU."""
@@ -502,7 +449,11 @@ def replay(arguments: argparse.Namespace, warn: Callable[[str], None]) -> Replay
         else:
             select_topic = find_selection_topic(reader, arguments.select)
             selections = plan_selections(reader, topic, select_topic, warn)
-        replayer = Replayer(make_tracker(values), selections, warn)
+        try:
+            tracker, _ = make_tracker(values)
+        except ValueError as error:
+            raise ReplayError(str(error)) from error
+        replayer = Replayer(tracker, selections, warn)
         started = time.perf_counter()
         with deterministic(), copy_bag(reader, arguments.output, warn) as copy:
             outputs = _Outputs(copy, arguments.name, arguments.overlay)

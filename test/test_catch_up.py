@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import crossing
@@ -18,6 +19,7 @@ from mosam_ros.mosam.catch_up import (
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import FrameResult, StageSeconds, TargetState
+from mosam_ros.mosam.selection import Action, Selection
 from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
 
 RATE = 30.0
@@ -199,16 +201,54 @@ def test_a_prompt_that_does_not_fit_its_frame_is_reported_and_dropped(loaded):
     assert stream.catching_up == ()
 
 
-def test_frames_of_another_size_and_a_jump_in_time_do_not_disturb_it(loaded):
+def test_frames_of_another_size_and_a_small_step_back_in_time_do_not_disturb_it(loaded):
     stream = stream_at_now(loaded)
     target_id = stream.select(BOX, stamp=stamp(0)).target_id
     half = np.ascontiguousarray(crossing.frame(NOW + 1)[::2, ::2])
-    for moment in (stamp(NOW + 1), stamp(0) - 50.0, stamp(0) - 49.9):
+    for moment in (stamp(NOW + 1), stamp(0) - 0.3, stamp(0) - 0.2):
         stream.catch_up(0.001)
-        stream.take(half, moment)
+        assert not stream.take(half, moment).cleared
         stream.track()
     stream.catch_up(1000.0)
     assert stream.target_ids == (target_id,)
+
+
+def test_a_jump_back_in_time_forgets_all_targets(loaded):
+    stream = stream_at_now(loaded)
+    stream.select(BOX, stamp=stamp(0))
+    stream.select(BOX)
+    taken = stream.take(crossing.frame(0), stamp(NOW) - 1.5)
+    assert (taken.elapsed, taken.cleared) == (pytest.approx(-1.5), True)
+    assert stream.target_ids == stream.catching_up == ()
+    assert stream.track().targets == ()
+
+
+def test_a_frame_tells_how_it_follows_the_one_before(loaded):
+    stream = StreamTracker(MosamTracker(loaded), 2.0)
+    taken = [stream.take(crossing.frame(0), moment) for moment in (50.0, 50.25, 50.25)]
+    assert [entry.elapsed for entry in taken] == [math.inf, 0.25, 0.0]
+    assert not any(entry.cleared for entry in taken)
+
+
+def test_selections_do_what_they_ask_for(loaded):
+    stream = stream_at_now(loaded)
+    apply = stream.apply
+    then = apply(Selection(Action.SELECT, BOX, label="then", stamp=stamp(0)))
+    now = apply(Selection(Action.SELECT, BOX, target_id=7))
+    assert (then.behind, now.target_id, now.behind) == (pytest.approx(0.5), 7, 0.0)
+    assert stream.catching_up == (then.target_id,) and stream.target_ids == (7,)
+    assert apply(Selection(Action.REFINE, BOX, then.target_id)) is None
+    assert stream.target_ids == (7, then.target_id)
+    assert apply(Selection(Action.REMOVE, target_id=7)) is None
+    assert stream.target_ids == (then.target_id,)
+    for action in (Action.REFINE, Action.REMOVE):
+        with pytest.raises(PromptError, match="no target 7"):
+            apply(Selection(action, BOX, target_id=7))
+    for action in (Action.SELECT, Action.REFINE):
+        with pytest.raises(PromptError, match="says nothing about where"):
+            apply(Selection(action))
+    assert apply(Selection(Action.CLEAR)) is None
+    assert stream.target_ids == ()
 
 
 PIXELS = np.zeros((10, 20, 3), np.uint8)

@@ -21,6 +21,7 @@ from mosam_ros.mosam.results import (  # noqa: E402
     TargetResult,
     TargetState,
 )
+from mosam_ros.mosam.selection import Action  # noqa: E402
 from mosam_ros.msg import MotionPrompt as MotionPromptMessage  # noqa: E402
 from mosam_ros.msg import TargetSelection, TrackedTarget  # noqa: E402
 from mosam_ros.nodes import conversions  # noqa: E402
@@ -126,6 +127,21 @@ NAN = float("nan")
 def test_unusable_selections_are_named(fields, said):
     with pytest.raises(PromptError, match=said):
         conversions.prompt_from_selection(TargetSelection(**fields))
+
+
+def test_actions_are_those_of_the_message():
+    for action in Action:
+        assert getattr(TargetSelection, action.name) == action
+    fields = {"target_id": 4, "label": "cup", "box": [1.0, 2.0, 3.0, 4.0], "header": Header()}
+    for action in Action:
+        selection = conversions.selection_from_message(TargetSelection(action=action, **fields))
+        assert (selection.action, selection.target_id, selection.label) == (action, 4, "cup")
+        assert (selection.prompt is None) == (action in (Action.REMOVE, Action.CLEAR))
+        assert selection.stamp is None, "0 is the newest frame"
+    fields["header"].stamp.sec, fields["header"].stamp.nanosec = 50, 250_000_000
+    assert conversions.selection_from_message(TargetSelection(**fields)).stamp == 50.25
+    with pytest.raises(PromptError, match="unknown action 77: use 0 to 3"):
+        conversions.selection_from_message(TargetSelection(action=77))
 
 
 def target(target_id: int, mask: np.ndarray, **changes) -> TargetResult:

@@ -25,7 +25,6 @@ from mosam_ros.nodes.image_input import (  # noqa: E402
     image_pixels,
     image_to_color,
     image_to_rgb,
-    image_transport,
 )
 
 GOLDEN = os.environ.get("MOSAM_CV_BRIDGE_GOLDEN", "")
@@ -446,10 +445,3 @@ def test_compressed_pictures_need_no_cv_bridge(converter, log):
     subject = converter()
     assert np.array_equal(subject.to_rgb(compressed(SMOOTH, "png")), SMOOTH)
     assert bridge_calls() == 0
-
-
-def test_transports():
-    assert image_transport("raw") == (Image, "")
-    assert image_transport("compressed") == (CompressedImage, "/compressed")
-    with pytest.raises(ValueError, match="'theora': use raw or compressed"):
-        image_transport("theora")

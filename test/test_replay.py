@@ -515,7 +515,8 @@ def test_the_nodes_parameter_file_is_read(tmp_path):
     )
     values = replay.read_parameters(file, warnings.append)
     assert warnings == [f"{file}: the tracker has no parameter memroy.window"]
-    tracker = replay.make_tracker(values)
+    tracker, loaded = replay.make_tracker(values)
+    assert loaded.name == "nano"
     assert tracker.config.lost_after == 8
     assert tracker.config.motion.flow_interval == 2
 

@@ -27,6 +27,7 @@ def texts() -> Iterator[str]:
 TEXTS = list(texts())
 PREFIXES = (
     "not configured: ",
+    "not activated, and not configured any more: ",
     "frame ignored: ",
     "no positions: ",
     "no positions for … s: ",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import FrameResult, RejectedPrompt
+from mosam_ros.mosam.selection import Action, Selection
+from mosam_ros.mosam.stamps import starts_anew
 from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
 
 MAX_BUFFER_BYTES = 256 * 2**20
@@ -94,6 +96,19 @@ class FrameBuffer:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """How a new frame follows the one before it.
+
+    Attributes:
+        elapsed: seconds from that one's stamp to the new one's; infinite for the first frame.
+        cleared: whether time started anew, so that all targets were forgotten.
+    """
+
+    elapsed: float
+    cleared: bool
+
+
+@dataclass(frozen=True)
 class Selected:
     """What became of a selection.
 
@@ -154,7 +169,7 @@ class StreamTracker:
     is tracked through the frames kept, some of them after every new frame, and joins the others
     when it has reached the newest one. The others never notice.
 
-    Use it frame by frame: `take` the frame, select, `track` it, then `catch_up`.
+    Use it frame by frame: `take` the frame, `apply` selections, `track` it, then `catch_up`.
 
     Args:
         tracker: tracks what has caught up.
@@ -180,9 +195,17 @@ class StreamTracker:
         """Ids of the targets that have not caught up yet, the one to be tracked next first."""
         return tuple(self._catching_up)
 
-    def take(self, pixels: NDArray[np.uint8], stamp: float) -> None:
-        """Make a frame the newest one; see `MosamTracker.track` for the arguments."""
+    def take(self, pixels: NDArray[np.uint8], stamp: float) -> Taken:
+        """Make a frame the newest one; see `MosamTracker.track` for the arguments.
+
+        All targets are forgotten where the stamp says that time starts anew.
+        """
+        last = self.frames.newest.stamp if len(self.frames) else -math.inf
+        cleared = starts_anew(stamp, last)
+        if cleared:
+            self.clear()
         self.frames.add(pixels, stamp)
+        return Taken(stamp - last, cleared)
 
     def track(self) -> FrameResult:
         """Find the targets in the newest frame, as soon as one was taken.
@@ -192,6 +215,28 @@ class StreamTracker:
         """
         newest = self.frames.newest
         return self._live.track(newest.pixels, newest.stamp)
+
+    def apply(self, selection: Selection) -> Selected | None:
+        """Do what a selection asks for, as soon as a frame was taken.
+
+        Returns:
+            What became of a SELECT, None for the others.
+
+        Raises:
+            PromptError: it cannot be done.
+        """
+        action, prompt, target_id = selection.action, selection.prompt, selection.target_id
+        if action is Action.CLEAR:
+            self.clear()
+        elif action is Action.REMOVE:
+            self.remove(target_id)
+        elif prompt is None:
+            raise PromptError("the selection says nothing about where the target is")
+        elif action is Action.REFINE:
+            self.refine(target_id, prompt)
+        else:
+            return self.select(prompt, selection.label, target_id or None, selection.stamp)
+        return None
 
     def select(
         self,

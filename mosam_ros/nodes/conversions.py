@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import Box, FrameResult, MotionPrompt, TargetResult
+from mosam_ros.mosam.selection import Action, Selection
 from mosam_ros.msg import MotionPrompt as MotionPromptMessage
 from mosam_ros.msg import TargetSelection, TrackedTarget, TrackedTargetArray
 from mosam_ros.nodes.image_input import ImageError, image_pixels
@@ -66,6 +67,33 @@ def _image(pixels: NDArray, encoding: str, header: Header) -> Image:
     message.step = pixels.strides[0]
     message.data = data
     return message
+
+
+def header_seconds(header: Header) -> float:
+    """The stamp of a header in seconds."""
+    return (header.stamp.sec * 10**9 + header.stamp.nanosec) / 1e9
+
+
+def selection_from_message(message: TargetSelection) -> Selection:
+    """What a TargetSelection asks for.
+
+    Raises:
+        PromptError: an unknown action, or see `prompt_from_selection`.
+    """
+    try:
+        action = Action(message.action)
+    except ValueError as error:
+        raise PromptError(
+            f"unknown action {message.action}: use 0 to 3, see TargetSelection"
+        ) from error
+    prompted = action in (Action.SELECT, Action.REFINE)
+    return Selection(
+        action,
+        prompt_from_selection(message) if prompted else None,
+        message.target_id,
+        message.label,
+        header_seconds(message.header) or None,
+    )
 
 
 def prompt_from_selection(selection: TargetSelection) -> Prompt:

@@ -82,17 +82,6 @@ TRANSPORTS: Mapping[str, tuple[type, str]] = {
 """By the value of `image_transport`: the message's type and what its topic's name ends with."""
 
 
-def image_transport(name: str) -> tuple[type, str]:
-    """The type of the messages and the end of their topic's name.
-
-    Raises:
-        ValueError: there is no such transport.
-    """
-    if name not in TRANSPORTS:
-        raise ValueError(f"image_transport is {name!r}: use {' or '.join(TRANSPORTS)}")
-    return TRANSPORTS[name]
-
-
 def image_pixels(message: Image) -> NDArray[Any]:
     """The values as they were sent, in this machine's byte order: a view where it can be.
 

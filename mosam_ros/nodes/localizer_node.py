@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from mosam_ros.localization.target_position import (
     depth_in_metres,
     locate,
 )
+from mosam_ros.mosam.stamps import TIME_JUMP, starts_anew
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
 from mosam_ros.nodes.conversions import labels_from_image
 from mosam_ros.nodes.image_input import ImageError
@@ -39,16 +41,16 @@ from mosam_ros.nodes.running import StartError, run_node
 
 RELIABLE = QoSProfile(depth=10)
 
-INPUTS = {
+TRACKER_INPUTS = {
     "mosam_tracker/masks": (Image, RELIABLE),
     "mosam_tracker/targets": (TrackedTargetArray, RELIABLE),
+}
+INPUTS = {
+    **TRACKER_INPUTS,
     "depth": (Image, qos_profile_sensor_data),
     "camera_info": (CameraInfo, qos_profile_sensor_data),
 }
 """By topic: the message's type and the QoS asked for."""
-
-TIME_JUMP = 1.0
-"""Seconds by which a stamp must lie before the last one to count as a new start of time."""
 
 MARKER_SECONDS = 0.5
 """How long RViz shows a position that is not followed by another."""
@@ -117,6 +119,9 @@ class LocalizerNode(Node):
         self._motions: dict[int, TargetMotion] = {}
         self._frames_compared = False
         self._last_stamps: dict[str, float] = {}
+        self._started = time.monotonic()
+        self._tracker_topics = [self.resolve_topic_name(topic) for topic in TRACKER_INPUTS]
+        self._watch: PairingWatch | None = None  # until the tracker publishes nothing can pair
         values = setting_values(self, SETTINGS)
         self._synchronize(values)
         self._positions = self.create_publisher(TargetPositionArray, "~/positions", RELIABLE)
@@ -135,19 +140,13 @@ class LocalizerNode(Node):
                 "the localizer needs message_filters, which is not installed: "
                 f"sudo apt install ros-{distribution}-message-filters"
             ) from error
-        self._watch = PairingWatch(
-            [self.resolve_topic_name(topic) for topic in INPUTS],
-            values["slop"],
-            values["patience"],
-            time.monotonic(),
-        )
         subscribers = []
         for topic, (kind, qos) in INPUTS.items():
             subscriber = message_filters.Subscriber(
                 self,
                 kind,
                 topic,
-                qos_profile=qos,
+                qos_profile=copy.copy(qos),  # overrides change it
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             # Before the synchronizer's own, so that it meets empty queues after a jump in time.
@@ -170,10 +169,18 @@ class LocalizerNode(Node):
 
     def _note_arrival(self, message, topic: str) -> None:
         stamp = _seconds(message)
-        if stamp < self._last_stamps.get(topic, stamp) - TIME_JUMP:
+        if starts_anew(stamp, self._last_stamps.get(topic, stamp)):
             self._forget_after(stamp + TIME_JUMP)
         self._last_stamps[topic] = stamp
-        self._watch.arrived(topic, stamp)
+        if self._watch is None and topic in self._tracker_topics:
+            self._watch = self._new_watch()
+        if self._watch is not None:
+            self._watch.arrived(topic, stamp)
+
+    def _new_watch(self) -> PairingWatch:
+        topics = [self.resolve_topic_name(name) for name in INPUTS]
+        values = setting_values(self, SETTINGS)
+        return PairingWatch(topics, values["slop"], values["patience"], time.monotonic())
 
     def _forget_after(self, stamp: float) -> None:
         """Drop waiting messages that a jump back in time has left in the future.
@@ -185,8 +192,22 @@ class LocalizerNode(Node):
                 del queue[nanoseconds]
 
     def _look_for_trouble(self) -> None:
-        if text := self._watch.trouble(time.monotonic()):
+        now = time.monotonic()
+        if self._watch is None:
+            if now - self._started > self.get_parameter("patience").value:
+                self._tell_of_waiting()
+        elif text := self._watch.trouble(now):
             self.get_logger().error(text)
+
+    def _tell_of_waiting(self) -> None:
+        """Once: the tracker has not published yet, as while it loads its model."""
+        publishers = sum(map(self.count_publishers, self._tracker_topics))
+        self.get_logger().warning(
+            f"the tracker has published nothing on {' and '.join(self._tracker_topics)} yet, where "
+            f"{publishers} publisher(s) are: waiting until its model is loaded, it is active, and "
+            "images come to it",
+            once=True,
+        )
 
     def _on_set(
         self, masks: Image, targets: TrackedTargetArray, depth: Image, info: CameraInfo

@@ -81,6 +81,27 @@ def setting_values(node: Node, settings: Mapping[str, Setting]) -> dict[str, Any
     return {name: node.get_parameter(name).value for name in settings}
 
 
+def require_valid(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> None:
+    """Check the values that a node is to be configured with.
+
+    Those given at the start have not been checked for more than type and range, by ROS.
+
+    Args:
+        settings: the table.
+        values: of all its parameters, by name.
+
+    Raises:
+        ValueError: some cannot be used; names each of them.
+    """
+    problems = {
+        name: problem
+        for name, setting in settings.items()
+        if (problem := setting.problem(values[name], configured=False))
+    }
+    if problems:
+        raise ValueError("; ".join(f"{name}: {problem}" for name, problem in problems.items()))
+
+
 def settings_problem(
     settings: Mapping[str, Setting], changes: Sequence[Parameter], configured: bool
 ) -> str:

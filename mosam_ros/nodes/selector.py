@@ -9,16 +9,15 @@ from typing import Any
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.impl.rcutils_logger import RcutilsLogger
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
-from mosam_ros.mosam.catch_up import StreamTracker
+from mosam_ros.mosam.catch_up import Selected, StreamTracker
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import FrameResult, RejectedPrompt
+from mosam_ros.mosam.selection import Action, Selection, ignored
 from mosam_ros.msg import TargetSelection
 from mosam_ros.nodes.clicks import seen_pixel, target_at
-from mosam_ros.nodes.conversions import prompt_from_selection
+from mosam_ros.nodes.conversions import header_seconds, selection_from_message
 
 MAX_WAITING = 64
 """Selections that wait for a frame; what comes beyond is refused."""
@@ -76,16 +75,12 @@ class Selector:
             try:
                 self._apply(said, stream, values)
             except PromptError as error:
-                self._warn_ignored(getattr(said, "target_id", 0), error)
+                self._log.warning(ignored(getattr(said, "target_id", 0), error))
 
     def report(self, rejected: tuple[RejectedPrompt, ...]) -> None:
         """Say which prompts did not fit their frames."""
         for prompt in rejected:
-            self._warn_ignored(prompt.target_id, prompt.reason)
-
-    def _warn_ignored(self, target_id: int, reason: object) -> None:
-        name = f"target {target_id}" if target_id else "a new target"
-        self._log.warning(f"selection for {name} ignored: {reason}")
+            self._log.warning(ignored(prompt.target_id, prompt.reason))
 
     def _apply(
         self,
@@ -93,66 +88,47 @@ class Selector:
         stream: StreamTracker,
         values: Mapping[str, Any],
     ) -> None:
-        size = stream.frames.newest.pixels.shape[:2]
         if isinstance(said, TargetSelection):
-            self._follow_order(said, stream)
-        elif isinstance(said, Point):
-            self._click(said.x, said.y, Header(), stream, values["click_on_target"])
+            selection, how = selection_from_message(said), ""
+        else:
+            selection, how = self._clicked(said, stream, values), " by a click"
+        self._tell(selection, stream.apply(selection), how)
+
+    def _clicked(
+        self, said: Point | PointStamped, stream: StreamTracker, values: Mapping[str, Any]
+    ) -> Selection:
+        """Select what is at a pixel; remove or refine the target that is there already."""
+        size = stream.frames.newest.pixels.shape[:2]
+        if isinstance(said, Point):
+            x, y, stamp = said.x, said.y, None
         else:
             x, y = seen_pixel(said, self.camera_info, size, values["rectified"])
-            self._click(x, y, said.header, stream, values["click_on_target"])
+            stamp = header_seconds(said.header) or None
+        prompt = Prompt.from_points([(x, y)]).fit(*size)
+        target_id = target_at(self.last_result, x, y, size)
+        if target_id not in stream.target_ids:
+            return Selection(Action.SELECT, prompt, stamp=stamp)
+        action = Action.REMOVE if values["click_on_target"] == "remove" else Action.REFINE
+        return Selection(action, prompt, target_id)
 
-    def _follow_order(self, order: TargetSelection, stream: StreamTracker) -> None:
-        target_id = order.target_id
-        if order.action == TargetSelection.SELECT:
-            prompt = prompt_from_selection(order)
-            self._select(prompt, order.label, target_id or None, order.header, stream)
-        elif order.action == TargetSelection.REFINE:
-            stream.refine(target_id, prompt_from_selection(order))
-            self._log.info(f"target {target_id} refined")
-        elif order.action == TargetSelection.REMOVE:
-            stream.remove(target_id)
-            self._log.info(f"target {target_id} removed")
-        elif order.action == TargetSelection.CLEAR:
-            stream.clear()
+    def _tell(self, selection: Selection, selected: Selected | None, how: str) -> None:
+        """Say what was done."""
+        if selected is not None:
+            self._tell_selected(selected, selection.label)
+        elif selection.action is Action.CLEAR:
             self._log.info("all targets removed")
         else:
-            raise PromptError(f"unknown action {order.action}: use 0 to 3, see TargetSelection")
+            done = "removed" if selection.action is Action.REMOVE else "refined"
+            self._log.info(f"target {selection.target_id} {done}{how}")
 
-    def _click(
-        self, x: float, y: float, header: Header, stream: StreamTracker, on_target: str
-    ) -> None:
-        """Select what is at a pixel; remove or refine the target that is there already."""
-        height, width = stream.frames.newest.pixels.shape[:2]
-        prompt = Prompt.from_points([(x, y)]).fit(height, width)
-        target_id = target_at(self.last_result, x, y, (height, width))
-        if target_id not in stream.target_ids:
-            self._select(prompt, "", None, header, stream)
-        elif on_target == "remove":
-            stream.remove(target_id)
-            self._log.info(f"target {target_id} removed by a click")
-        else:
-            stream.refine(target_id, prompt)
-            self._log.info(f"target {target_id} refined by a click")
-
-    def _select(
-        self,
-        prompt: Prompt,
-        label: str,
-        target_id: int | None,
-        header: Header,
-        stream: StreamTracker,
-    ) -> None:
-        nanoseconds = Time.from_msg(header.stamp).nanoseconds
-        stamp = nanoseconds / 1e9 if nanoseconds else None
-        done = stream.select(prompt, label, target_id, stamp)
-        past = f" in a frame {done.behind:.2f} s ago" if done.behind else ""
-        self._log.info(f"target {done.target_id} {label!r} selected{past}")
-        if done.too_old:
+    def _tell_selected(self, selected: Selected, label: str) -> None:
+        past = f" in a frame {selected.behind:.2f} s ago" if selected.behind else ""
+        self._log.info(f"target {selected.target_id} {label!r} selected{past}")
+        if selected.too_old:
             self._log.warning(
-                f"the selection of target {done.target_id} is {done.too_old:.2f} s older than the "
-                "oldest frame kept, to which it was applied: raise selection_buffer, or select "
-                "in newer frames"
+                f"the selection of target {selected.target_id} is {selected.too_old:.2f} s older "
+                "than the oldest frame kept, to which it was applied: raise selection_buffer, or "
+                "select in newer frames"
             )
 
 

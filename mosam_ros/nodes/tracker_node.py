@@ -6,7 +6,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -15,43 +16,75 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecyclePublisher,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
+from rclpy.service import Service
+from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from mosam_ros.mosam.catch_up import StreamTracker
-from mosam_ros.mosam.checkpoints import load_model, load_motion_encoders
+from mosam_ros.mosam.catch_up import StreamTracker, Taken
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.results import FrameResult, TargetState
 from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.msg import TargetSelection
+from mosam_ros.nodes.conversions import header_seconds
 from mosam_ros.nodes.frame_statistics import FrameStatistics
-from mosam_ros.nodes.image_input import ImageConverter, ImageError, image_transport
-from mosam_ros.nodes.parameters import declare_settings, setting_values, settings_problem
+from mosam_ros.nodes.image_input import TRANSPORTS, ImageConverter, ImageError
+from mosam_ros.nodes.parameters import (
+    declare_settings,
+    require_valid,
+    setting_values,
+    settings_problem,
+)
+from mosam_ros.nodes.qos import image_options, newest_image, reliable
 from mosam_ros.nodes.running import run_node
 from mosam_ros.nodes.selector import Selector
 from mosam_ros.nodes.stall_watch import StallWatch
 from mosam_ros.nodes.tracker_outputs import TrackerOutputs
-from mosam_ros.nodes.tracker_parameters import TRACKER_SETTINGS, tracker_config
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-NEWEST_IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-RELIABLE = QoSProfile(depth=10)
+from mosam_ros.nodes.tracker_parameters import (
+    TRACKER_SETTINGS,
+    make_tracker,
+    tracker_config,
+)
 
 MEMORY_SECONDS = 1.0
 """How often the bytes held are counted for the diagnostics."""
 
-TIME_JUMP = 1.0
-"""Seconds by which a stamp must lie before the last one to count as a new start of time."""
+
+Transition = Callable[["TrackerNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _or_unconfigured(what: str) -> Callable[[Transition], Transition]:
+    """A transition that says why it fails, and then leaves the node unconfigured by `on_error`.
+
+    rclpy itself drops the exception without a word.
+
+    Args:
+        what: has failed, for the log.
+    """
+
+    def wrap(transition: Transition) -> Transition:
+        @wraps(transition)
+        def attempt(node: TrackerNode, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                return transition(node, state)
+            except Exception as error:  # whatever is wrong, the node can be configured again
+                reason = str(error)
+                if not isinstance(error, ValueError):
+                    reason = f"{type(error).__name__}: {reason}"
+                node.get_logger().error(f"{what}: {reason}")
+                return TransitionCallbackReturn.ERROR
+
+        return attempt
+
+    return wrap
 
 
 class _LatestFrame:
@@ -97,6 +130,10 @@ class TrackerNode(LifecycleNode):
         self._values: Mapping[str, Any] = setting_values(self, TRACKER_SETTINGS)
         self.add_on_set_parameters_callback(self._on_parameters)
         self._stream: StreamTracker | None = None
+        self._outputs: TrackerOutputs | None = None
+        self._diagnostics: LifecyclePublisher | None = None
+        self._clear_service: Service | None = None
+        self._diagnostics_timer: Timer | None = None
         self._device = ""
         self._converter = ImageConverter(self.get_logger().info)
         self._selector = Selector(self.get_logger())
@@ -115,29 +152,24 @@ class TrackerNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         problem = settings_problem(TRACKER_SETTINGS, changes, self._stream is not None)
-        new = {change.name: change.value for change in changes if change.name in TRACKER_SETTINGS}
-        values = {**self._values, **new}
         if not problem:
-            try:
-                tracker_config(values)
-            except ValueError as error:
-                problem = str(error)
-        if not problem:
-            self._values = values
+            new = {entry.name: entry.value for entry in changes if entry.name in TRACKER_SETTINGS}
+            self._values = {**self._values, **new}
         return SetParametersResult(successful=not problem, reason=problem)
 
     # Transitions
 
+    @_or_unconfigured("not configured")
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            self._image_type, self._topic_end = image_transport(self._values["image_transport"])
-            self._stream = StreamTracker(self._make_tracker(), self._values["selection_buffer"])
-        except Exception as error:  # whatever is wrong, the node stays up to be configured again
-            self.get_logger().error(f"not configured: {error}")
-            return TransitionCallbackReturn.FAILURE
-        self._applied = self._values
+        values = self._values
+        require_valid(TRACKER_SETTINGS, values)
+        self._image_type, self._topic_end = TRANSPORTS[values["image_transport"]]
+        tracker, loaded = make_tracker(values)
+        _rehearse(tracker)
+        self._stream = StreamTracker(tracker, values["selection_buffer"])
+        self._device = str(loaded.device)
+        self._applied = values
         self._last_size: tuple[int, int] | None = None
-        self._last_stamp: Time | None = None
         self._target_figures: Mapping[str, str] = {}
         self._memory_figures: Mapping[str, str] = {}
         self._memory_counted = -math.inf
@@ -146,59 +178,71 @@ class TrackerNode(LifecycleNode):
         self._statistics = FrameStatistics()
         self._outputs = TrackerOutputs(self)
         self._diagnostics = self.create_lifecycle_publisher(
-            DiagnosticArray, "/diagnostics", RELIABLE
+            DiagnosticArray, "/diagnostics", reliable()
         )
         self._clear_service = self.create_service(Trigger, "~/clear", self._on_clear)
+        self.get_logger().info(
+            f"configured: model {loaded.name} at {loaded.model.image_size} px on {loaded.device}"
+        )
         return super().on_configure(state)
 
+    @_or_unconfigured("not activated, and not configured any more")
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._frames = _LatestFrame()
         self._stall = StallWatch(time.monotonic())
+        self._subscribe()
+        self._diagnostics_timer = self.create_timer(1.0, self._look_at_stream, clock=self._steady)
         self._worker = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._worker.start()
-        self._inputs = self._subscribe()
-        self._diagnostics_timer = self.create_timer(1.0, self._look_at_stream, clock=self._steady)
         self.get_logger().info(f"active: waiting for images on {self._inputs[0].topic_name}")
         return result
 
-    def _subscribe(self) -> list:
+    def _subscribe(self) -> None:
         # Resolved first, so that a remapping of `image` moves the topics named after it too.
         image = self.resolve_topic_name("image")
         topic = image + self._topic_end
-        self._mismatch_told = False
-        return [
-            self.create_subscription(
-                self._image_type,
-                topic,
-                self._on_image,
-                NEWEST_IMAGE,
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=lambda event: self._on_mismatch(topic, event)
-                ),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self.create_subscription(TargetSelection, "select", self._selector.put, RELIABLE),
-            self.create_subscription(Point, f"{image}_mouse_left", self._selector.put, RELIABLE),
-            self.create_subscription(Point, "~/overlay_mouse_left", self._selector.put, RELIABLE),
-            self.create_subscription(PointStamped, "clicked_point", self._selector.put, RELIABLE),
-            self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE),
-        ]
+        said = self._selector.put
+        for kind, name, callback, qos, options in (
+            (self._image_type, topic, self._on_image, newest_image(), image_options(self, topic)),
+            (TargetSelection, "select", said, reliable(), {}),
+            (Point, f"{image}_mouse_left", said, reliable(), {}),
+            (Point, "~/overlay_mouse_left", said, reliable(), {}),
+            (PointStamped, "clicked_point", said, reliable(), {}),
+            (CameraInfo, "camera_info", self._on_camera_info, newest_image(), {}),
+        ):
+            try:
+                made = self.create_subscription(kind, name, callback, qos, **options)
+            except Exception as error:  # rclpy's own words do not say which
+                raise ValueError(
+                    f"cannot subscribe to {self.resolve_topic_name(name)} as {kind.__name__}: "
+                    f"{error}"
+                ) from error
+            self._inputs.append(made)
 
+    @_or_unconfigured("not deactivated as it should be, and not configured any more")
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self.get_logger().info("inactive: targets are kept")
         return super().on_deactivate(state)
 
+    @_or_unconfigured("not cleaned up as it should be")
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._free()
         self.get_logger().info("unconfigured: model and targets are freed")
         return super().on_cleanup(state)
 
+    @_or_unconfigured("not shut down as it should be")
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._free()
         return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that failed: free everything, so that the node is unconfigured."""
+        self._stop()
+        self._free()
+        return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         self._stop()
@@ -206,54 +250,32 @@ class TrackerNode(LifecycleNode):
 
     def _stop(self) -> None:
         """Stop taking input and wait until the worker has finished its frame."""
-        if self._worker is None:
-            return
-        self.destroy_timer(self._diagnostics_timer)
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
-        self._frames.close()
-        self._worker.join()
-        self._worker = None
+        if self._diagnostics_timer is not None:
+            self.destroy_timer(self._diagnostics_timer)
+            self._diagnostics_timer = None
+        while self._inputs:
+            self.destroy_subscription(self._inputs.pop())
+        if self._worker is not None:
+            self._frames.close()
+            self._worker.join()
+            self._worker = None
         self._selector.forget()
 
     def _free(self) -> None:
-        if self._stream is None:
-            return
+        """Give back what configuring made, all of it or the part that was made."""
         self._stream = None
         self._selector.last_result = None
-        self._outputs.destroy()
-        self.destroy_lifecycle_publisher(self._diagnostics)
-        self.destroy_service(self._clear_service)
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        if self._diagnostics is not None:
+            self.destroy_lifecycle_publisher(self._diagnostics)
+            self._diagnostics = None
+        if self._clear_service is not None:
+            self.destroy_service(self._clear_service)
+            self._clear_service = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _make_tracker(self) -> MosamTracker:
-        """Load the model and run it once, so that the first frame is as fast as the others."""
-        values = self._values
-        config = tracker_config(values)
-        if values["num_threads"]:
-            torch.set_num_threads(values["num_threads"])
-        loaded = load_model(
-            values["model"],
-            values["checkpoint"] or None,
-            values["device"],
-            values["precision"],
-            values["image_size"] or None,
-        )
-        encoders = None
-        if config.motion.trained:
-            encoders = load_motion_encoders(loaded, values["motion_checkpoint"] or None)
-        tracker = MosamTracker(loaded, config, encoders)
-        rehearsal = tracker.empty_copy()
-        rehearsal.add(Prompt.from_box(200, 150, 400, 300))
-        for _ in range(2):
-            rehearsal.track(np.zeros((480, 640, 3), np.uint8))
-        self._device = str(loaded.device)
-        self.get_logger().info(
-            f"configured: model {loaded.name} at {loaded.model.image_size} px on {loaded.device}"
-        )
-        return tracker
 
     # Callbacks
 
@@ -271,17 +293,6 @@ class TrackerNode(LifecycleNode):
         response.success = True
         response.message = "all targets are removed with the next frame"
         return response
-
-    def _on_mismatch(self, topic: str, event: Any) -> None:
-        if self._mismatch_told:
-            return
-        self._mismatch_told = True
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
-        self.get_logger().error(
-            f"a camera on {topic} cannot be heard: it offers less {policy} than is asked for; set "
-            f"the parameter qos_overrides.{topic}.subscription.{policy.lower()} to what it offers "
-            "(see `ros2 topic info -v`)"
-        )
 
     def _look_at_stream(self) -> None:
         now, topic = time.monotonic(), self._inputs[0].topic_name
@@ -330,18 +341,17 @@ class TrackerNode(LifecycleNode):
         converted = time.perf_counter()
         values = self._values
         self._take_settings(values)
-        self._notice_changes(message.header, frame.shape[:2])
-        stamp = Time.from_msg(message.header.stamp)
-        self._stream.take(frame, stamp.nanoseconds / 1e9)
+        self._notice_size(frame.shape[:2])
+        self._notice_time(self._stream.take(frame, header_seconds(message.header)))
         self._selector.apply(self._stream, values)
         result = self._stream.track()
         self._selector.last_result = result
         self._selector.report(result.rejected)
         self._outputs.publish(result, frame, message.header, converted - started)
         now = time.perf_counter()
-        latency = self.get_clock().now() - stamp
+        latency = self.get_clock().now().nanoseconds / 1e9 - header_seconds(message.header)
         overhead = now - started - result.seconds.total
-        self._statistics.add_answer(now, latency.nanoseconds / 1e9, overhead)
+        self._statistics.add_answer(now, latency, overhead)
         self._count_targets(result, now)
         self._selector.report(self._stream.catch_up(values["catch_up_limit"]))
 
@@ -364,31 +374,34 @@ class TrackerNode(LifecycleNode):
             self._memory_figures = {name: f"{size / 1e6:.2f}" for name, size in sizes.items()}
         self._target_figures = {**figures, **self._memory_figures}
 
-    def _notice_changes(self, header: Header, size: tuple[int, int]) -> None:
+    def _notice_size(self, size: tuple[int, int]) -> None:
         if self._last_size not in (None, size):
             self.get_logger().info(
                 "the image size changed from {1}x{0} to {3}x{2}".format(*self._last_size, *size)
             )
         self._last_size = size
-        stamp = Time.from_msg(header.stamp)
-        if self._last_stamp is not None:
-            self._notice_stamp((stamp - self._last_stamp).nanoseconds / 1e9)
-        self._last_stamp = stamp
 
-    def _notice_stamp(self, elapsed: float) -> None:
-        """Say what follows from a stamp that is not later than the last one, by seconds."""
-        if elapsed < -TIME_JUMP:
+    def _notice_time(self, taken: Taken) -> None:
+        """Say what follows from a stamp that is not later than the last one."""
+        if taken.cleared:
             self.get_logger().warning(
-                f"the stamps jumped back by {-elapsed:.1f} s: all targets are cleared, "
+                f"the stamps jumped back by {-taken.elapsed:.1f} s: all targets are cleared, "
                 "select them again"
             )
-            self._stream.clear()
-        elif elapsed <= 0:
+        elif taken.elapsed <= 0:
             self.get_logger().warning(
                 "the stamps do not increase: without the time of each frame the targets' motion "
                 "starts anew; let the camera stamp its images",
                 throttle_duration_sec=5.0,
             )
+
+
+def _rehearse(tracker: MosamTracker) -> None:
+    """Run the model once, so that the first frame is as fast as the others."""
+    rehearsal = tracker.empty_copy()
+    rehearsal.add(Prompt.from_box(200, 150, 400, 300))
+    for _ in range(2):
+        rehearsal.track(np.zeros((480, 640, 3), np.uint8))
 
 
 def main(args: Sequence[str] | None = None) -> int:

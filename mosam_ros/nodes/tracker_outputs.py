@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rosidl_generator_py.import_type_support_impl import UnsupportedTypeSupport
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -18,8 +15,7 @@ from mosam_ros.msg import TrackedTargetArray
 from mosam_ros.nodes.conversions import color_to_image, labels_to_image, targets_message
 from mosam_ros.nodes.detections import detections_message
 from mosam_ros.nodes.overlay import draw_overlay
-
-RELIABLE = QoSProfile(depth=10)
+from mosam_ros.nodes.qos import output_options, reliable
 
 
 class TrackerOutputs:
@@ -28,19 +24,30 @@ class TrackerOutputs:
     Args:
         node: whose `~/targets`, `~/masks`, `~/overlay` and, where vision_msgs is installed,
             `~/detections` they are.
+
+    Raises:
+        RCLError: a publisher cannot be made; those made before it are given back.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
-        self._targets = self._publisher(TrackedTargetArray, "targets")
-        self._masks = self._publisher(Image, "masks")
-        self._overlay = self._publisher(Image, "overlay")
-        self._detections = self._detection_publisher()
+        self._publishers: list[LifecyclePublisher] = []
+        try:
+            self._targets = self._publisher(TrackedTargetArray, "targets")
+            self._masks = self._publisher(Image, "masks")
+            self._overlay = self._publisher(Image, "overlay")
+            self._detections = self._detection_publisher()
+        except Exception:
+            self.destroy()
+            raise
 
-    def _publisher(self, kind: type, name: str) -> Any:
-        return self._node.create_lifecycle_publisher(kind, f"~/{name}", RELIABLE)
+    def _publisher(self, kind: type, name: str) -> LifecyclePublisher:
+        options = output_options(self._node, self._node.resolve_topic_name(f"~/{name}"))
+        made = self._node.create_lifecycle_publisher(kind, f"~/{name}", reliable(), **options)
+        self._publishers.append(made)
+        return made
 
-    def _detection_publisher(self) -> Any:
+    def _detection_publisher(self) -> LifecyclePublisher | None:
         try:
             from vision_msgs.msg import Detection2DArray
         except ImportError as error:
@@ -56,9 +63,8 @@ class TrackerOutputs:
 
     def destroy(self) -> None:
         """Give the publishers back."""
-        for publisher in (self._targets, self._masks, self._overlay, self._detections):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        while self._publishers:
+            self._node.destroy_lifecycle_publisher(self._publishers.pop())
 
     def publish(
         self,
@@ -92,5 +98,5 @@ class TrackerOutputs:
             self._overlay.publish(color_to_image(drawn, "bgr8", header))
 
 
-def _wanted(publisher: Any) -> bool:
+def _wanted(publisher: LifecyclePublisher | None) -> bool:
     return publisher is not None and publisher.get_subscription_count() > 0

@@ -7,9 +7,16 @@ from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
-from mosam_ros.mosam.checkpoints import MODELS
+import torch
+
+from mosam_ros.mosam.checkpoints import (
+    MODELS,
+    LoadedModel,
+    load_model,
+    load_motion_encoders,
+)
 from mosam_ros.mosam.motion.flow import FLOW_METHODS
-from mosam_ros.mosam.tracker import LIVE_SETTINGS, SPARSE_ENCODERS, TrackerConfig
+from mosam_ros.mosam.tracker import LIVE_SETTINGS, SPARSE_ENCODERS, MosamTracker, TrackerConfig
 from mosam_ros.nodes.image_input import TRANSPORTS
 from mosam_ros.nodes.parameters import Change, Setting
 
@@ -181,6 +188,31 @@ METHOD_SETTINGS: Mapping[str, Setting] = {
 """By name: `motion.flow` is `TrackerConfig().motion.flow`."""
 
 TRACKER_SETTINGS: Mapping[str, Setting] = {**NODE_SETTINGS, **METHOD_SETTINGS}
+
+
+def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
+    """The tracker that the parameters describe, and its model; sets PyTorch's threads.
+
+    Args:
+        values: of all parameters, by name.
+
+    Raises:
+        ValueError: no such model, weights file or device, or values that do not go together.
+    """
+    config = tracker_config(values)
+    if values["num_threads"]:
+        torch.set_num_threads(values["num_threads"])
+    loaded = load_model(
+        values["model"],
+        values["checkpoint"] or None,
+        values["device"],
+        values["precision"],
+        values["image_size"] or None,
+    )
+    encoders = None
+    if config.motion.trained:
+        encoders = load_motion_encoders(loaded, values["motion_checkpoint"] or None)
+    return MosamTracker(loaded, config, encoders), loaded
 
 
 def tracker_config(values: Mapping[str, Any]) -> TrackerConfig:

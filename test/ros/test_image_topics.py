@@ -153,5 +153,7 @@ def test_compressed_images_of_a_remapped_camera(compressed_tracker, client):
 
 def test_an_unknown_transport_is_refused(start):
     process = start("tracker_node", image_transport="theora")
-    process.wait_for_log("not configured: image_transport is 'theora': use raw or compressed")
+    process.wait_for_log(
+        "not configured: image_transport: it is 'theora': use one of raw, compressed"
+    )
     assert process.interrupt() == 0

@@ -105,6 +105,10 @@ class Sensors:
         self.info.publish(
             CameraInfo(header=self.header(stamp + late), width=WIDTH, height=HEIGHT, k=k)
         )
+        self.send_tracked(stamp)
+
+    def send_tracked(self, stamp: int) -> None:
+        """The tracker's part of a frame."""
         labels = np.zeros((HEIGHT, WIDTH), np.uint16)
         labels[BOX] = 7
         box = RegionOfInterest(x_offset=200, y_offset=80, width=60, height=80)
@@ -141,6 +145,29 @@ def test_without_message_filters_it_says_what_to_install_and_ends(start):
     assert localizer.wait_for_end() == 2
     assert "needs message_filters" in localizer.log and "sudo apt install" in localizer.log
     assert "Traceback" not in localizer.log
+
+
+@needs_filters
+def test_a_tracker_that_has_not_published_yet_is_waited_for_in_patience(localizer):
+    """As while it loads its model. Comes first: nothing was sent to the module's localizer yet."""
+    waiting = "the tracker has published nothing on /mosam_tracker/masks and /mosam_tracker/targets"
+    localizer.wait_for_log(waiting)
+    assert "where 0 publisher(s) are" in localizer.log
+    time.sleep(2.5)
+    assert localizer.log.count(waiting) == 1
+    assert "ERROR" not in localizer.log and "no positions" not in localizer.log
+
+
+@needs_filters
+def test_once_it_has_published_a_silent_topic_is_an_error(sensors, localizer):
+    started = time.monotonic()
+    while "no positions for" not in localizer.log and time.monotonic() < started + 20:
+        sensors.send_tracked(time.time_ns())
+        time.sleep(0.2)
+    assert time.monotonic() - started >= 1.8, "the patience begins with the tracker"
+    localizer.wait_for_log("nothing arrives on /depth and /camera_info")
+    assert localizer.log.count("[ERROR]") == 1
+    sensors.locate(time.time_ns())
 
 
 @needs_filters

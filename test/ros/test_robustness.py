@@ -14,6 +14,8 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
 from mosam_ros.msg import TrackedTarget  # noqa: E402
 from mosam_ros.nodes.conversions import mask_to_image  # noqa: E402
@@ -86,6 +88,57 @@ def test_a_camera_whose_qos_does_not_match_is_named_with_the_policy(start, clien
     assert process.log.count("cannot be heard") == 1
     assert "Traceback" not in process.log
     assert process.interrupt() == 0
+
+
+def test_an_override_of_one_topic_leaves_the_others_as_they_are(start, client):
+    overrides = {
+        "qos_overrides./image.subscription.reliability": "reliable",
+        "qos_overrides./mosam_tracker/masks.publisher.durability": "transient_local",
+    }
+    process = start("tracker_node", **overrides)
+    process.wait_for_log("active: waiting for images")
+    node = client.node
+
+    def asked(topic: str) -> str:
+        (there,) = wait_until(lambda: node.get_subscriptions_info_by_topic(topic), topic)
+        return there.qos_profile.reliability.name
+
+    def offered(topic: str) -> str:
+        (there,) = wait_until(lambda: node.get_publishers_info_by_topic(topic), topic)
+        return there.qos_profile.durability.name
+
+    assert (asked("/image"), asked("/camera_info")) == ("RELIABLE", "BEST_EFFORT")
+    masks, targets = offered("/mosam_tracker/masks"), offered("/mosam_tracker/targets")
+    assert (masks, targets) == ("TRANSIENT_LOCAL", "VOLATILE")
+    assert process.interrupt() == 0
+
+
+@pytest.mark.parametrize("matches", [False, True])
+def test_a_subscriber_that_asks_for_what_came_before_is_told_of_or_served(start, client, matches):
+    """Publishers are volatile unless they are told otherwise; then who comes late gets the last."""
+    override = "qos_overrides./mosam_tracker/masks.publisher.durability"
+    process = start_tracker(start, client, **({override: "transient_local"} if matches else {}))
+    stamp = client.track(STILL).header.stamp
+    received = []
+    asked = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = client.node.create_subscription(
+        Image, "mosam_tracker/masks", received.append, asked
+    )
+    told = "a subscriber of /mosam_tracker/masks hears nothing: it asks for more DURABILITY than"
+    if matches:
+        wait_until(lambda: received, "the last mask")
+        assert received[0].header.stamp == stamp
+        assert told not in process.log
+    else:
+        process.wait_for_log(told)
+        assert f"the parameter {override} set to what it asks for" in process.log
+        client.track(STILL)
+        time.sleep(1.0)
+        assert not received
+        assert process.log.count("hears nothing") == 1
+    client.node.destroy_subscription(subscription)
+    assert process.interrupt() == 0
+    assert "Traceback" not in process.log
 
 
 def test_parameters_change_live_or_are_refused_with_the_reason(start, client):

@@ -46,7 +46,7 @@ def set_parameter(client, name: str, value) -> None:
 
 def test_what_cannot_be_configured_is_named_and_then_put_right(start, client, tmp_path):
     process = start("tracker_node", model="sam3_huge")
-    process.wait_for_log("not configured: unknown model 'sam3_huge': use nano")
+    process.wait_for_log("not configured: model: it is 'sam3_huge': use one of nano, ")
     assert state(client) == "unconfigured"
 
     set_parameter(client, "model", "nano")
@@ -67,6 +67,44 @@ def test_what_cannot_be_configured_is_named_and_then_put_right(start, client, tm
     process.wait_for_log("not configured: ")
 
     set_parameter(client, "device", "auto")
+    assert change(client, Transition.TRANSITION_CONFIGURE)
+    assert state(client) == "inactive"
+    assert process.interrupt() == 0
+    assert "Traceback" not in process.log
+
+
+def test_what_is_wrong_from_the_start_is_named_and_in_nobodys_way(start, client):
+    """Each wrong value is named when the node configures; the other parameters can be set."""
+    wrong = {"click_on_target": "kick", "motion.flow": "lucas", "image_transport": "pigeon"}
+    process = start("tracker_node", **wrong)
+    process.wait_for_log("not configured: ")
+    for name, value in wrong.items():
+        assert f"{name}: it is '{value}': use one of " in process.log
+    assert process.log.count("not configured: ") == 1
+
+    set_parameter(client, "memory.window", 20)
+    set_parameter(client, "lost_after", 5)
+    set_parameter(client, "image_transport", "raw")
+    set_parameter(client, "motion.flow", "dis")
+    before = len(process.log)
+    assert not change(client, Transition.TRANSITION_CONFIGURE)
+    process.wait_for_log("not configured: click_on_target: it is 'kick'", after=before)
+    assert "lucas" not in process.log[before:]
+    set_parameter(client, "click_on_target", "refine")
+    assert change(client, Transition.TRANSITION_CONFIGURE)
+    assert state(client) == "inactive"
+    assert process.interrupt() == 0
+    assert "Traceback" not in process.log
+
+
+def test_what_cannot_be_activated_is_named_and_leaves_the_node_unconfigured(start, client):
+    """The override is wrong, which turns out where the images are subscribed to."""
+    override = "qos_overrides./image.subscription.reliability"
+    process = start("tracker_node", **{override: "sometimes"})
+    process.wait_for_log("not activated, and not configured any more: ")
+    assert "Unexpected QoS override for policy `reliability`: `sometimes`" in process.log
+    assert state(client) == "unconfigured"
+    assert client.images.get_subscription_count() == 0
     assert change(client, Transition.TRANSITION_CONFIGURE)
     assert state(client) == "inactive"
     assert process.interrupt() == 0

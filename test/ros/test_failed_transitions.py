@@ -1,0 +1,98 @@
+"""Transitions that fail half way: one reason in the log, nothing left over, and a second try.
+
+The node is in this process, where the test takes its topics' names for other types first.
+"""
+
+import random
+
+import crossing
+import pytest
+from ros_graph import wait_until
+
+pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
+rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
+
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from std_msgs.msg import Header, String  # noqa: E402
+
+from mosam_ros.nodes.conversions import color_to_image  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+OUTPUTS = [f"/mosam_tracker/{name}" for name in ("targets", "masks", "overlay")]
+
+
+@pytest.fixture
+def node():
+    from mosam_ros.nodes.tracker_node import TrackerNode
+
+    arguments = [a for text in ("autostart:=false", "image_size:=128") for a in ("-p", text)]
+    rclpy.init(args=["--ros-args", *arguments], domain_id=random.randint(101, 200))
+    node = TrackerNode()
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def other(node):
+    """A node that makes topics unusable for the tracker, as they have one type per process."""
+    other = rclpy.create_node("other")
+    yield other
+    other.destroy_node()
+
+
+def state(node) -> str:
+    return node._state_machine.current_state[1]
+
+
+def reasons(capfd, start: str) -> list[str]:
+    """Lines of the log with a word of warning or worse."""
+    lines = capfd.readouterr().err.splitlines()
+    assert not [line for line in lines if "Traceback" in line]
+    return [line for line in lines if "[ERROR]" in line and start in line]
+
+
+def answers(node) -> int:
+    """Frames answered after one more was sent."""
+    before = node._statistics.answered
+    node._on_image(color_to_image(crossing.frame(0), "rgb8", Header()))
+    wait_until(lambda: node._statistics.answered > before, "an answer")
+    return node._statistics.answered
+
+
+@pytest.mark.parametrize("topic", [OUTPUTS[0], OUTPUTS[2], "/diagnostics"])
+def test_an_output_that_cannot_be_made_leaves_the_node_unconfigured(node, other, capfd, topic):
+    taken = other.create_publisher(String, topic, 10)
+    assert node.trigger_configure() != SUCCESS
+    assert state(node) == "unconfigured"
+    (reason,) = reasons(capfd, "not configured: ")
+    assert topic in reason
+    made = {"/diagnostics", *OUTPUTS} - {topic}
+    assert [name for name in made if other.count_publishers(name)] == [], "nothing is left over"
+    assert node._stream is None, "the model is freed"
+
+    other.destroy_publisher(taken)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert answers(node) == 1
+
+
+@pytest.mark.parametrize("topic", ["/image", "/clicked_point"])
+def test_an_input_that_cannot_be_made_leaves_the_node_unconfigured(node, other, capfd, topic):
+    taken = other.create_publisher(String, topic, 10)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() != SUCCESS
+    assert state(node) == "unconfigured"
+    (reason,) = reasons(capfd, "not activated, and not configured any more: ")
+    assert topic in reason
+    assert other.count_subscribers("/select") == other.count_publishers(OUTPUTS[0]) == 0
+    assert node._worker is None
+
+    other.destroy_publisher(taken)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert answers(node) == 1
+    assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
+    assert state(node) == "unconfigured"
