@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from mosam_ros.mosam.checkpoints import load_model, read_metadata
+from mosam_ros.mosam.checkpoints import build_model, load_model, read_metadata
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED
+from mosam_ros.training import model_steps
 from mosam_ros.training.base import Stage, Trainer
+from mosam_ros.training.curves import read_log
 from mosam_ros.training.data import ClipStream, make_clip
-from mosam_ros.training.model_steps import forecast_masks, point_prompts, tight_boxes
+from mosam_ros.training.model_steps import (
+    clip_loss,
+    combine_losses,
+    forecast_masks,
+    initialize,
+    learned_frames,
+    point_prompts,
+    tight_boxes,
+)
 from mosam_ros.training.release import model_card
-from mosam_ros.training.validate import format_report, rank_correlation, validate
+from mosam_ros.training.validate import (
+    format_report,
+    held_out_clips,
+    prompt_moves_mask,
+    rank_correlation,
+    validate,
+)
 
 TINY = (
     Stage("images", 64, 3, 2, 2, 3, 1e-3, single_images=True),
@@ -50,6 +71,72 @@ def test_stopped_and_resumed_training_gives_the_same_losses(tmp_path):
     assert loaded.model.image_size == 64
     metadata = read_metadata(whole / "stage1.pt")
     assert metadata["seed"] == 1 and [s["steps"] for s in metadata["stages"]] == [3, 3]
+
+
+def test_a_run_past_the_schedule_is_not_gone_on_with(tmp_path):
+    Trainer(tmp_path, 1, TINY).run(num_workers=0, save_every=1)
+    with pytest.raises(ValueError, match="in stage 2 already: take more than 1 stages"):
+        Trainer(tmp_path, 1, TINY[:1]).resume()
+
+
+def test_as_many_frames_are_learned_wherever_they_start():
+    drawn = [learned_frames(10, 4, np.random.default_rng(seed)) for seed in range(40)]
+    assert {frames.start for frames in drawn} == {0, 1, 2, 3, 4}
+    assert {len(frames) for frames in drawn} == {6}
+    assert learned_frames(10, 0, np.random.default_rng(0)) == range(10)
+
+
+def test_only_learned_frames_count(monkeypatch):
+    model = build_model("nano", image_size=64)
+    initialize(model)
+    clip = ClipStream(1, 64, 4, 1, 2).batch(0)
+    counted = []
+
+    def count(candidates, truth):
+        counted.append(candidates.mask_logits.requires_grad)
+        return combine_losses(candidates, truth)
+
+    monkeypatch.setattr(model_steps, "combine_losses", count)
+    loss = clip_loss(model, clip, np.random.default_rng(2), burn_in=2)
+    loss.total.backward()
+    assert counted == [True, True] and np.isfinite(loss.mask)
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_agree_and_write_one_log(tmp_path):
+    script = Path(__file__).parent / "train_together.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert first["first_batch"] != second["first_batch"]
+    assert all(torch.equal(first["weights"][k], v) for k, v in second["weights"].items())
+    assert len(losses(tmp_path)) == 6
+    assert (tmp_path / "stage1.pt").is_file() and (tmp_path / "last.pt").is_file()
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
+
+
+@pytest.mark.slow
+def test_a_short_first_stage_teaches_to_listen_to_prompts(tmp_path):
+    stage = Stage("images", 64, 3, 8, 3, 150, 1e-3, single_images=True)
+    Trainer(tmp_path, 0, (stage,)).run(num_workers=1, save_every=150)
+    loaded = load_model("nano", tmp_path / "stage0.pt", device="cpu", image_size=64)
+    clips = held_out_clips(12, 5, 64)
+    answers = [prompt_moves_mask(loaded, clip[0], "box") for _, clip in clips]
+    moved = [answer for answer in answers if answer is not None]
+    assert len(moved) >= 10 and np.mean(moved) >= 0.9
+
+
+def test_the_log_counts_steps_once_that_were_done_again(tmp_path):
+    rows = [("a", 1, 3.0), ("a", 2, 2.0), ("a", 2, 1.0), ("b", 1, 0.5)]
+    keys = ("stage", "step", "loss")
+    lines = [json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    by_stage = read_log(tmp_path / "log.jsonl")
+    assert [row["loss"] for row in by_stage["a"]] == [3.0, 1.0]
+    assert [row["loss"] for row in by_stage["b"]] == [0.5]
 
 
 def test_the_loss_falls(tmp_path):

@@ -12,6 +12,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from mosam_ros.synthetic.photographs import random_photograph
 from mosam_ros.synthetic.textures import random_background, random_outline, random_texture
 
 SPRITE_SIZE = 128
@@ -48,6 +49,7 @@ class SceneConfig:
         passing_panels: how many large panels cross the image somewhere and hide what they pass.
         hidden_frames: shortest and longest time that the target is hidden or away.
         clutter: shapes painted on the background.
+        photograph_rate: share of surfaces that are pieces of photographs, backgrounds too.
         blur: largest sigma of the blur in pixels at 256 px.
         light_change: amplitude of the slow brightness change, as a fraction.
         noise: largest standard deviation of the sensor noise in gray levels.
@@ -71,21 +73,23 @@ class SceneConfig:
     passing_panels: int = 0
     hidden_frames: tuple[int, int] = (6, 12)
     clutter: int = 8
+    photograph_rate: float = 0.0
     blur: float = 0.8
     light_change: float = 0.15
     noise: float = 6.0
 
 
-_TYPICAL = SceneConfig(size=(0.22, 0.42), speed=0.011)
+_TYPICAL = SceneConfig(size=(0.22, 0.42), speed=0.0045, camera_motion=0.002)
+"""Speeds as at some 30 frames per second: a target goes an eighth of the image in a second."""
 
 SCENARIOS: dict[str, SceneConfig] = {
-    "easy": replace(_TYPICAL, num_objects=2, num_lookalikes=0, speed=0.01, clutter=4),
-    "fast": replace(_TYPICAL, num_lookalikes=0, speed=0.03, camera_motion=0.01),
+    "easy": replace(_TYPICAL, num_objects=2, num_lookalikes=0, speed=0.004, clutter=4),
+    "fast": replace(_TYPICAL, num_lookalikes=0, speed=0.012, camera_motion=0.005),
     "deforming": replace(_TYPICAL, num_lookalikes=0, deformation=0.12, scale_change=0.5, spin=0.08),
     "lookalikes": replace(_TYPICAL, num_objects=4, num_lookalikes=3),
     "partial_occlusion": replace(_TYPICAL, partial_occlusions=2),
     "full_occlusion": replace(_TYPICAL, full_occlusions=1),
-    "exit_reentry": replace(_TYPICAL, exits=1, speed=0.015),
+    "exit_reentry": replace(_TYPICAL, exits=1, speed=0.006),
 }
 """The named scenarios of validation; the caller sets the image size."""
 
@@ -343,9 +347,20 @@ class SyntheticScene:
 
     def _make_background(self, rng: np.random.Generator) -> np.ndarray:
         side = int(self._short_side * 0.75)
-        image = random_background(rng, side, self.config.clutter)
+        if self._shows_photograph(rng):
+            image = random_photograph(rng, side)
+        else:
+            image = random_background(rng, side, self.config.clutter)
         extent = int(max(self.image_size) * 1.3)
         return cv2.resize(image, (extent, extent), interpolation=cv2.INTER_CUBIC)
+
+    def _make_texture(self, rng: np.random.Generator) -> np.ndarray:
+        make = random_photograph if self._shows_photograph(rng) else random_texture
+        return make(rng, SPRITE_SIZE)
+
+    def _shows_photograph(self, rng: np.random.Generator) -> bool:
+        rate = self.config.photograph_rate
+        return rate > 0 and rng.random() < rate
 
     def _camera_affine(self, t: float) -> np.ndarray:
         height, width = self.image_size
@@ -406,7 +421,7 @@ class SyntheticScene:
         wave = rng.uniform(0.05, 0.25)
         spin_frequency = rng.uniform(0.02, 0.1)
         return _Layer(
-            texture=random_texture(rng, SPRITE_SIZE),
+            texture=self._make_texture(rng),
             alpha=random_outline(rng, SPRITE_SIZE),
             diameter=float(rng.uniform(*config.size)) * self._short_side,
             stretch=(1.0, float(rng.uniform(0.75, 1.0))),
@@ -510,7 +525,7 @@ class SyntheticScene:
         config = self.config
         size = np.array([config.width, config.height])
         return _Layer(
-            texture=random_texture(rng, SPRITE_SIZE),
+            texture=self._make_texture(rng),
             alpha=np.ones((SPRITE_SIZE, SPRITE_SIZE), np.float32),
             diameter=float(extent[0]),
             stretch=(1.0, float(extent[1] / extent[0])),

@@ -1,8 +1,11 @@
 """Training of the small bundled model from scratch on synthetic video.
 
-    python -m mosam_ros.training.base --out runs/nano --seed 0
+    mosam train base --out runs/nano --seed 0
+    mosam train base --out runs/first --stages 1
+    torchrun --nproc-per-node 2 -m mosam_ros.training.base --out runs/nano
 
-The run is resumable: start the same command again and it goes on from the last checkpoint.
+The run is resumable: start the same command again and it goes on from the last checkpoint. With
+torchrun every process takes clips of its own, so that a step sees so many times more.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mosam_ros.mosam.checkpoints import build_model, load_config, save_weights
+from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
+from mosam_ros.training.curves import plot_curves
 from mosam_ros.training.data import HIDE_RATE, ClipStream
 from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
+from mosam_ros.training.ranks import Ranks
 
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.05
 GRADIENT_CLIP = 1.0
-EMA_DECAY = 0.98
+EMA_DECAY = 0.99
 WARMUP_STEPS = 50
+
+LOGGED = ("loss", "mask", "iou", "presence", "mean_iou")
+"""What is logged of every step."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Stage:
         name: for the log.
         size: S in pixels.
         clip_length: frames of a clip.
-        num_clips, num_targets: per step.
+        num_clips, num_targets: per step and process.
         steps: optimizer steps.
         learning_rate: at the start; it falls to a tenth along a cosine.
         single_images: train on each frame by itself (prompts only, no memory).
@@ -46,6 +54,9 @@ class Stage:
         long_memory: pretend, on half of the steps, that the prompt lies long back and all object
             pointers are there, as they are after the first frames of a stream.
         frozen_trunk: leave the image trunk as it is and spend the time on longer clips.
+        burn_in: the most frames at a clip's start that are only tracked, so that what follows is
+            learned from memories that have drifted as they do in long streams.
+        photograph_rate: share of surfaces that are pieces of photographs.
     """
 
     name: str
@@ -59,6 +70,8 @@ class Stage:
     hide_rate: float = HIDE_RATE
     long_memory: bool = False
     frozen_trunk: bool = False
+    burn_in: int = 0
+    photograph_rate: float = 0.0
 
 
 SCHEDULE = (
@@ -74,6 +87,32 @@ SCHEDULE = (
         "own prompts", 256, 9, 2, 4, 600, 2e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True
     ),
     Stage("crowds", 256, 10, 2, 4, 600, 3e-4, hide_rate=0.6, long_memory=True, frozen_trunk=True),
+    Stage(
+        "drift",
+        size=256,
+        clip_length=20,
+        num_clips=2,
+        num_targets=3,
+        steps=800,
+        learning_rate=3e-4,
+        hide_rate=0.6,
+        long_memory=True,
+        frozen_trunk=True,
+        burn_in=12,
+    ),
+    Stage(
+        "photographs",
+        size=256,
+        clip_length=12,
+        num_clips=2,
+        num_targets=3,
+        steps=350,
+        learning_rate=2e-4,
+        hide_rate=0.6,
+        long_memory=True,
+        burn_in=4,
+        photograph_rate=0.5,
+    ),
 )
 
 
@@ -85,20 +124,39 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 
 class Trainer:
-    """The optimizer, the running average of the weights, and where the run stands."""
+    """The optimizer, the running average of the weights, and where the run stands.
 
-    def __init__(self, out: Path, seed: int, schedule: tuple[Stage, ...] = SCHEDULE) -> None:
+    Args:
+        out: folder of the run.
+        seed: of the weights and the data.
+        schedule: the stages.
+        ranks: this process among those that train.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        seed: int,
+        schedule: tuple[Stage, ...] = SCHEDULE,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.out = out
         self.seed = seed
         self.schedule = schedule
+        self.ranks = ranks or Ranks()
         self.stage_index = 0
         self.step = 0
         self.seconds = 0.0
         torch.manual_seed(seed)
-        self.model = build_model("nano", image_size=schedule[0].size)
+        self.model = self._build(schedule[0].size)
         initialize(self.model)
         self.average = {k: v.clone() for k, v in self.model.base.state_dict().items()}
         self.optimizer = self._make_optimizer(self.model)
+
+    def _build(self, size: int) -> Sam2Model:
+        model = build_model("nano", image_size=size)
+        model.base.to(self.ranks.device)
+        return model
 
     @staticmethod
     def _make_optimizer(model: Sam2Model) -> torch.optim.Optimizer:
@@ -116,6 +174,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything needed to go on exactly from here."""
+        if not self.ranks.is_first:
+            return
         state = {
             "model": self.model.base.state_dict(),
             "average": self.average,
@@ -130,8 +190,17 @@ class Trainer:
         temporary.replace(self.checkpoint)
 
     def resume(self) -> None:
-        """Go on from the last checkpoint of this run."""
-        state = torch.load(self.checkpoint, weights_only=True)
+        """Go on from the last checkpoint of this run.
+
+        Raises:
+            ValueError: it is past the end of the schedule.
+        """
+        state = torch.load(self.checkpoint, map_location=self.ranks.device, weights_only=True)
+        if state["stage_index"] >= len(self.schedule):
+            raise ValueError(
+                f"{self.out} is in stage {state['stage_index'] + 1} already: take more than "
+                f"{len(self.schedule)} stages, or another folder"
+            )
         self._enter_stage(state["stage_index"])
         self.model.base.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -144,7 +213,7 @@ class Trainer:
         size = self.schedule[index].size
         if size == self.model.image_size:
             return
-        model = build_model("nano", image_size=size)
+        model = self._build(size)
         model.base.load_state_dict(self.model.base.state_dict())
         optimizer = self._make_optimizer(model)
         optimizer.load_state_dict(self.optimizer.state_dict())
@@ -170,17 +239,27 @@ class Trainer:
             stage.num_targets,
             self.step,
             stage.hide_rate,
+            stage.photograph_rate,
+            self.ranks.rank,
+            self.ranks.count,
         )
         batches = iter(stream.loader(num_workers))
+        frames = stage.num_clips * stage.clip_length * self.ranks.count
         recent: deque[dict] = deque(maxlen=50)
-        bar = tqdm(range(self.step, stage.steps), desc=stage.name, mininterval=5)
+        bar = tqdm(
+            range(self.step, stage.steps),
+            desc=stage.name,
+            mininterval=5,
+            disable=not self.ranks.is_first,
+        )
         for step in bar:
             started = time.monotonic()
             row = self.train_step(stage, next(batches))
-            self.seconds += time.monotonic() - started
+            seconds = time.monotonic() - started
+            self.seconds += seconds
             self.step = step + 1
-            recent.append(row)
-            bar.set_postfix({k: f"{np.mean([r[k] for r in recent]):.3f}" for k in row})
+            recent.append(row | {"frames/s": frames / seconds})
+            bar.set_postfix({k: f"{np.mean([r[k] for r in recent]):.3g}" for k in recent[0]})
             self._log(stage, row)
             if self.step % save_every == 0:
                 self.save()
@@ -197,19 +276,17 @@ class Trainer:
         if stage.single_images:
             loss = image_loss(self.model, clip, generator)
         else:
-            loss = clip_loss(self.model, clip, generator, stage.long_memory)
+            loss = clip_loss(self.model, clip, generator, stage.long_memory, stage.burn_in)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
+        self.ranks.average_gradients(self.model.base.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.base.parameters(), GRADIENT_CLIP)
         self.optimizer.step()
         self._update_average()
-        return {
-            "loss": float(loss.total.detach()),
-            "mask": loss.mask,
-            "iou": loss.iou,
-            "presence": loss.presence,
-            "mean_iou": loss.mean_iou,
-        }
+        total = float(loss.total.detach())
+        parts = torch.tensor([total, loss.mask, loss.iou, loss.presence, loss.mean_iou])
+        means = self.ranks.average(parts.to(self.ranks.device)).tolist()
+        return dict(zip(LOGGED, means, strict=True))
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -220,23 +297,31 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def _log(self, stage: Stage, row: dict[str, float]) -> None:
+        if not self.ranks.is_first:
+            return
         with (self.out / "log.jsonl").open("a") as log:
             entry = {"stage": stage.name, "step": self.step, "seconds": round(self.seconds, 1)}
             log.write(json.dumps(entry | {k: round(v, 4) for k, v in row.items()}) + "\n")
 
     def export(self, path: Path) -> None:
-        """Write the averaged weights in half precision with how they were made."""
+        """Write the averaged weights in half precision with how they were made, and the curves."""
+        if not self.ranks.is_first:
+            return
         history = [asdict(s) for s in self.schedule[: self.stage_index]]
         if self.step:
             stage = asdict(self.schedule[self.stage_index])
             history.append(stage | {"steps": self.step})
         metadata = {
-            "command": f"python -m mosam_ros.training.base --out FOLDER --seed {self.seed}",
+            "command": f"mosam train base --out FOLDER --seed {self.seed} --stages {len(history)}",
             "seed": self.seed,
             "stages": history,
             "training_hours": round(self.seconds / 3600, 2),
         }
         save_weights(path, self.average, metadata)
+        try:
+            plot_curves(self.out / "log.jsonl", self.out / "curves.png")
+        except ModuleNotFoundError as error:
+            print(f"no curves are drawn: {error}; pip install matplotlib")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -245,13 +330,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
     parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: CUDA where it is")
+    parser.add_argument(
+        "--stages", type=int, default=len(SCHEDULE), help="of the schedule, from the first; all"
+    )
     options = parser.parse_args(arguments)
-    load_config("nano")
+    if not 1 <= options.stages <= len(SCHEDULE):
+        parser.error(f"--stages is 1 to {len(SCHEDULE)}, not {options.stages}")
     options.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(options.out, options.seed)
+    ranks = Ranks.join(options.device)
+    trainer = Trainer(options.out, options.seed, SCHEDULE[: options.stages], ranks)
     if trainer.checkpoint.exists():
-        trainer.resume()
+        try:
+            trainer.resume()
+        except ValueError as error:
+            parser.error(str(error))
     trainer.run(options.workers, options.save_every)
+    ranks.leave()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,6 +28,10 @@ class Clip:
 
 HIDE_RATE = 0.45
 """Share of scenes in which the target is fully hidden or leaves, unless a stage asks for more."""
+
+
+MAX_SKIPPING_LENGTH = 12
+"""Frames of a clip up to which objects are the faster, the more frames of the scene are skipped."""
 
 
 def random_scene_config(
@@ -63,7 +67,12 @@ def random_scene_config(
 
 
 def make_clip(
-    seed: int, size: int, clip_length: int, num_targets: int, hide_rate: float = HIDE_RATE
+    seed: int,
+    size: int,
+    clip_length: int,
+    num_targets: int,
+    hide_rate: float = HIDE_RATE,
+    photograph_rate: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One clip: frames (T, S, S, 3) uint8 and masks (K, T, S, S) bool.
 
@@ -77,6 +86,9 @@ def make_clip(
         scene_length = max(16, scene_length + 2)
     for attempt in range(20):
         config = random_scene_config(rng, size, scene_length, hide_rate)
+        config = replace(config, photograph_rate=photograph_rate)
+        if clip_length > MAX_SKIPPING_LENGTH:
+            config = replace(config, speed=config.speed / stride)
         scene = SyntheticScene(seed * 20 + attempt, config)
         first = int(rng.integers(0, scene_length - clip_length * stride + 1))
         start = scene.frame(first)
@@ -118,7 +130,8 @@ def _augment(
 
 
 class ClipStream(IterableDataset):
-    """An endless stream of batches; batch i of a seed is always the same.
+    """An endless stream of batches; batch i of a seed is always the same. Processes that train
+    together take every `num_ranks`-th batch.
 
     Args:
         seed: of the training run.
@@ -126,8 +139,10 @@ class ClipStream(IterableDataset):
         clip_length: T.
         num_clips: N per batch.
         num_targets: K per clip.
-        first_batch: where to start (for resuming).
+        first_batch: which of its own batches to start with (for resuming).
         hide_rate: share of clips in which the target is hidden for some frames.
+        photograph_rate: share of surfaces that are pieces of photographs.
+        rank, num_ranks: which of the processes this is.
     """
 
     def __init__(
@@ -139,6 +154,9 @@ class ClipStream(IterableDataset):
         num_targets: int,
         first_batch: int = 0,
         hide_rate: float = HIDE_RATE,
+        photograph_rate: float = 0.0,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.seed = seed
         self.size = size
@@ -147,15 +165,16 @@ class ClipStream(IterableDataset):
         self.num_targets = num_targets
         self.first_batch = first_batch
         self.hide_rate = hide_rate
+        self.photograph_rate = photograph_rate
+        self.rank = rank
+        self.num_ranks = num_ranks
 
     def batch(self, index: int) -> Clip:
         """Batch `index` of the stream."""
         rng = np.random.default_rng([self.seed, self.size, self.clip_length, index])
         seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, self.num_clips)
-        clips = [
-            make_clip(int(s), self.size, self.clip_length, self.num_targets, self.hide_rate)
-            for s in seeds
-        ]
+        settings = (self.num_targets, self.hide_rate, self.photograph_rate)
+        clips = [make_clip(int(s), self.size, self.clip_length, *settings) for s in seeds]
         frames, masks = (np.stack(x) for x in zip(*clips, strict=True))
         return Clip(torch.from_numpy(frames), torch.from_numpy(masks))
 
@@ -165,7 +184,7 @@ class ClipStream(IterableDataset):
         offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
         index = self.first_batch + offset
         while True:
-            yield self.batch(index)
+            yield self.batch(index * self.num_ranks + self.rank)
             index += step
 
     def loader(self, num_workers: int) -> DataLoader:

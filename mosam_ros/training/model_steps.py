@@ -48,7 +48,7 @@ MAX_GAP = 200
 """Frames by which a prompt may be said to be older than it is."""
 
 BCE_WEIGHT, DICE_WEIGHT, IOU_WEIGHT, PRESENCE_WEIGHT = 3.0, 2.0, 1.0, 1.0
-HIDDEN_WEIGHT = 2.0
+HIDDEN_WEIGHT = 1.0
 """Weight of the object-score loss on frames in which the target is hidden."""
 
 
@@ -224,19 +224,34 @@ class _Remembered:
     absent: Tensor
 
 
+def learned_frames(num_frames: int, burn_in: int, generator: np.random.Generator) -> range:
+    """Which frames of a clip are learned: all but `burn_in`, in a row."""
+    first = int(generator.integers(0, burn_in + 1)) if burn_in else 0
+    return range(first, num_frames - burn_in + first)
+
+
 def clip_loss(
-    model: Sam2Model, clip: Clip, generator: np.random.Generator, long_memory: bool = False
+    model: Sam2Model,
+    clip: Clip,
+    generator: np.random.Generator,
+    long_memory: bool = False,
+    burn_in: int = 0,
 ) -> StepLoss:
-    """Unroll a batch of clips, K targets each, and return the mean loss over all frames.
+    """Unroll a batch of clips, K targets each, and return the mean loss over the learned frames.
 
     Args:
         model: in training mode.
         clip: N clips of T frames and K targets.
         generator: draws prompts; the same state gives the same loss.
         long_memory: on half of the steps pretend that the prompt lies long back.
+        burn_in: T - `burn_in` frames in a row are learned, from a random one on; those before
+            are only tracked.
     """
     device = model.device
-    num_clips, length, size = clip.frames.shape[:3]
+    learned = learned_frames(clip.frames.shape[1], burn_in, generator)
+    length = learned.stop
+    clip = Clip(clip.frames[:, :length], clip.masks[:, :, :length])
+    num_clips, _, size = clip.frames.shape[:3]
     num_targets = clip.masks.shape[1]
     masks = clip.masks.flatten(0, 1)
     truth = F.interpolate(
@@ -253,30 +268,32 @@ def clip_loss(
     history: list[_Remembered] = []
     losses, parts = [], []
     for t in range(length):
-        seen = features.for_targets(owner + t)
-        if t == 0:
-            prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
-        else:
-            memory = _memory(model, history, gap, selects)
-            guide = None
-            if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
-                if own_prompts:
-                    places = _own_mask(prediction, size)
-                else:
-                    places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
-                motion_kind = str(generator.choice(MOTION_KINDS, p=MOTION_KIND_RATES))
-                guide = point_prompts(motion_kind, places, generator, device)
-            prediction, candidates = _propagated(model, seen, memory, guide)
-        total, detail = combine_losses(candidates, truth[:, t])
-        losses.append(total)
-        parts.append(detail)
-        if t + 1 < length:
-            threshold = 0.5 if selects and t else 0.0
-            remembered = model.encode_memory(seen, prediction, False, threshold)
-            absent = prediction.object_score[:, 0].detach() <= 0
-            history.append(
-                _Remembered(remembered, prediction.pointer, _reliable(prediction), absent)
-            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and t in learned):
+            seen = features.for_targets(owner + t)
+            if t == 0:
+                prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
+            else:
+                memory = _memory(model, history, gap, selects)
+                guide = None
+                if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
+                    if own_prompts:
+                        places = _own_mask(prediction, size)
+                    else:
+                        places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
+                    motion_kind = str(generator.choice(MOTION_KINDS, p=MOTION_KIND_RATES))
+                    guide = point_prompts(motion_kind, places, generator, device)
+                prediction, candidates = _propagated(model, seen, memory, guide)
+            if t in learned:
+                total, detail = combine_losses(candidates, truth[:, t])
+                losses.append(total)
+                parts.append(detail)
+            if t + 1 < length:
+                threshold = 0.5 if selects and t else 0.0
+                remembered = model.encode_memory(seen, prediction, False, threshold)
+                absent = prediction.object_score[:, 0].detach() <= 0
+                history.append(
+                    _Remembered(remembered, prediction.pointer, _reliable(prediction), absent)
+                )
     means = {k: float(torch.stack([p[k] for p in parts]).mean()) for k in parts[0]}
     return StepLoss(torch.stack(losses).mean(), **means)
 

@@ -1,6 +1,6 @@
 """Put trained weights into the package, with what made them and how well they track.
 
-python -m mosam_ros.training.release runs/nano/stage9.pt --clips 40 --seed 0
+mosam train release runs/nano/stage10.pt --clips 100 --seed 0
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ textures or light.
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     metadata = release(options.checkpoint, WEIGHTS, options.clips, options.seed)

@@ -1,0 +1,31 @@
+"""What every process of the test of training with torchrun does."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mosam_ros.training.base import Stage, Trainer
+from mosam_ros.training.data import ClipStream
+from mosam_ros.training.ranks import Ranks
+
+SCHEDULE = (
+    Stage("images", 64, 3, 1, 2, 3, 1e-3, single_images=True),
+    Stage("clips", 64, 3, 1, 2, 3, 1e-3),
+)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    ranks = Ranks.join("cpu")
+    trainer = Trainer(folder, 1, SCHEDULE, ranks)
+    trainer.run(num_workers=0, save_every=1)
+    stream = ClipStream(1, 64, 3, 1, 2, rank=ranks.rank, num_ranks=ranks.count)
+    mean = float(next(iter(stream)).frames.float().mean())
+    weights = dict(trainer.model.base.named_parameters())
+    torch.save({"weights": weights, "first_batch": mean}, folder / f"rank{ranks.rank}.pt")
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main()
