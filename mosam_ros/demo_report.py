@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mosam_ros.evaluation.metrics import box_iou, mask_iou
+from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.synthetic import VISIBLE_PIXELS
 
 PRESENT = 0.5

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosam_ros.evaluation.metrics import boundary_f, box_iou, j_and_f, mask_iou
+from mosam_ros.evaluation.metrics import boundary_f, j_and_f, mask_iou
+from mosam_ros.mosam.motion.boxes import box_iou
 
 EMPTY = np.zeros((21, 47), bool)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
+from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.results import FrameResult, MotionPrompt, TargetState
 from mosam_ros.mosam.sam2_model import ImageFeatures, Prediction
@@ -19,6 +20,7 @@ SCENE = SceneConfig(
     height=240, width=320, num_frames=24, num_objects=2, speed=0.01, size=(0.3, 0.4)
 )
 NO_MOTION = MotionConfig(sparse=False, dense=False)
+ALWAYS_PROMPTED = TrackerConfig(motion=MotionConfig(max_overlap=1.0))
 PLAIN_MEMORY = MemoryConfig(temporal=False, spatial=False)
 HIDDEN = range(10, 16)
 
@@ -52,12 +54,23 @@ def injected(results: list[FrameResult]) -> list[bool]:
 
 
 def test_a_tracked_target_is_prompted_once_its_motion_is_known(loaded, clip):
-    _, results = follow(loaded, TrackerConfig(), clip[:8])
+    _, results = follow(loaded, ALWAYS_PROMPTED, clip[:8])
     assert injected(results) == [False] * 3 + [True] * 5
     for before, after in zip(results[2:-1], results[3:], strict=True):
         made, used = before.targets[0].motion_prompt, after.targets[0].injected_prompt
         np.testing.assert_allclose(made.key_points, used.key_points)
         np.testing.assert_allclose(made.box, used.box)
+
+
+@pytest.mark.parametrize("max_overlap", [0.0, 0.6, 0.8, 0.95, 1.0])
+def test_targets_are_prompted_that_leave_their_place(loaded, clip, max_overlap):
+    config = TrackerConfig(motion=MotionConfig(max_overlap=max_overlap))
+    _, results = follow(loaded, config, clip[:9])
+    for before, after in zip(results[2:-1], results[3:], strict=True):
+        box, forecast = before.targets[0].box, before.targets[0].motion_prompt
+        last = np.float64([box.x, box.y, box.x + box.width, box.y + box.height])
+        prompted = after.targets[0].injected_prompt is not None
+        assert prompted == (box_iou(forecast.box, last) <= max_overlap)
 
 
 def test_the_forecast_is_near_the_target(loaded, clip):
@@ -69,7 +82,7 @@ def test_the_forecast_is_near_the_target(loaded, clip):
 
 
 def test_nothing_is_injected_while_the_target_is_hidden(loaded, clip, covered):
-    _, results = follow(loaded, TrackerConfig(), clip, covered)
+    _, results = follow(loaded, ALWAYS_PROMPTED, clip, covered)
     tracked = [r.targets[0].state is TargetState.TRACKED for r in results]
     assert tracked[HIDDEN[0] - 1] and not any(tracked[t] for t in HIDDEN)
     for t in range(1, len(results)):
@@ -80,10 +93,10 @@ def test_nothing_is_injected_while_the_target_is_hidden(loaded, clip, covered):
 
 
 def test_a_user_prompt_comes_before_the_forecast(loaded, clip):
-    tracker = MosamTracker(loaded)
+    tracker = MosamTracker(loaded, ALWAYS_PROMPTED)
     target_id = tracker.add(Prompt.from_mask(clip[0].masks[0]))
     for frame in clip[:6]:
-        tracker.track(frame.image)
+        assert tracker.track(frame.image).targets[0].motion_prompt is not None
     tracker.refine(target_id, Prompt.from_mask(clip[6].masks[0]))
     assert tracker.track(clip[6].image).targets[0].injected_prompt is None
 
@@ -98,7 +111,7 @@ def test_frames_prompted_by_the_model_are_remembered_as_tracked_ones(loaded, cli
         return encode(self, features, prediction, binarize, foreground_threshold)
 
     monkeypatch.setattr(type(loaded.model), "encode_memory", recording)
-    tracker, results = follow(loaded, TrackerConfig(), clip[:8])
+    tracker, results = follow(loaded, ALWAYS_PROMPTED, clip[:8])
     assert sum(injected(results)) == 5
     assert hardened == [True] + [False] * 7
     (target,) = tracker._targets.values()
@@ -109,11 +122,11 @@ def test_frames_prompted_by_the_model_are_remembered_as_tracked_ones(loaded, cli
 @pytest.mark.parametrize(
     "motion",
     [
-        MotionConfig(dense=False),
-        MotionConfig(sparse=False),
-        MotionConfig(num_key_points=1),
-        MotionConfig(num_key_points=9),
-        MotionConfig(flow_interval=3),
+        MotionConfig(dense=False, max_overlap=1.0),
+        MotionConfig(sparse=False, max_overlap=1.0),
+        MotionConfig(num_key_points=1, max_overlap=1.0),
+        MotionConfig(num_key_points=9, max_overlap=1.0),
+        MotionConfig(flow_interval=3, max_overlap=1.0),
     ],
 )
 def test_every_part_of_the_motion_works_alone(loaded, clip, motion):
@@ -132,7 +145,7 @@ def test_switched_off_nothing_is_injected_and_forecasts_still_come(loaded, clip)
 def test_switched_off_it_is_plain_sam2(loaded, clip):
     """The settings of switched-off parts change nothing."""
     tuned = TrackerConfig(
-        replace(NO_MOTION, num_key_points=9, flow_interval=3, reliable_iou=0.1),
+        replace(NO_MOTION, num_key_points=9, flow_interval=3, reliable_iou=0.1, max_overlap=1.0),
         replace(PLAIN_MEMORY, iou_threshold=0.99, interval=4, window=5, foreground_threshold=0.9),
     )
     _, plain = follow(loaded, TrackerConfig.sam2(), clip[:10])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mosam_ros.evaluation.metrics import box_iou
+from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, target_region
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points

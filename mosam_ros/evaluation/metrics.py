@@ -40,16 +40,6 @@ def j_and_f(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return (mask_iou(mask, truth) + boundary_f(mask, truth)) / 2
 
 
-def box_iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """IoU of two boxes (4,) x_min, y_min, x_max, y_max; 0 where one has no area."""
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    if (sides <= 0).any():
-        return 0.0
-    shared = float(sides.prod())
-    areas = float((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod())
-    return shared / (areas - shared)
-
-
 def _boundary(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """1 where a pixel differs from its right, lower or lower right neighbour."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")

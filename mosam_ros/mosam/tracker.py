@@ -81,6 +81,9 @@ class MotionConfig:
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
         reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
+        max_overlap: only targets are prompted whose forecast box overlaps less (IoU) with where
+            they were last seen. As the paper writes it, with 1, all are; but where a target hardly
+            moves a prompt says what the memory knows, and holds on to a mask that has gone wrong.
     """
 
     sparse: bool = True
@@ -90,6 +93,7 @@ class MotionConfig:
     flow: str = "dis"
     flow_interval: int = 1
     reliable_iou: float = 0.6
+    max_overlap: float = 0.6
 
     def __post_init__(self) -> None:
         require_key_point_count(self.num_key_points)
@@ -174,6 +178,7 @@ LIVE_SETTINGS = frozenset(
     {
         "motion.sparse",
         "motion.reliable_iou",
+        "motion.max_overlap",
         "memory.spatial",
         "memory.iou_threshold",
         "memory.occlusion_threshold",
@@ -213,8 +218,8 @@ class _Target:
         return self.presence.state is not TargetState.TRACKED
 
     @property
-    def motion_prompt(self) -> MotionPrompt | None:
-        """The forecast to prompt with: one to be trusted, for a target that is in sight."""
+    def trusted_forecast(self) -> MotionPrompt | None:
+        """The forecast, if it is to be trusted and the target is in sight."""
         forecast = self.forecast
         trusted = forecast is not None and forecast.valid and self.was_reliable
         return forecast if trusted and not self.is_hidden and self.prompt is None else None
@@ -504,7 +509,7 @@ class MosamTracker:
         batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
             recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
-            guide = target.motion_prompt if self.config.motion.prompts else None
+            guide = self._guide(target)
             key = (recall and recall.layout, _prompt_kind(target.prompt), guide is not None)
             batch = batches.setdefault(key, _Batch([], [], []))
             batch.targets.append(target)
@@ -513,6 +518,13 @@ class MosamTracker:
             if guide is not None:
                 batch.guides.append(guide)
         return list(batches.values())
+
+    def _guide(self, target: _Target) -> MotionPrompt | None:
+        """The forecast to prompt a target with, if any."""
+        motion, forecast = self.config.motion, target.trusted_forecast
+        if forecast is None or not motion.prompts:
+            return None
+        return forecast if target.forecaster.overlap(forecast) <= motion.max_overlap else None
 
     def _decode(self, batch: _Batch, image: ImageFeatures, size: tuple[int, int]) -> Prediction:
         """Decode one batch: from its masks, its points, its memory, or memory and points."""

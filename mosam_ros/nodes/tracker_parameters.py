@@ -135,6 +135,12 @@ _METHOD: Mapping[str, Setting] = {
     "motion.reliable_iou": _Said(
         "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
     ),
+    "motion.max_overlap": _Said(
+        "Only targets are prompted whose forecast box overlaps less (IoU) with their last one; "
+        "1: all, as the paper writes it.",
+        0.0,
+        1.0,
+    ),
     "memory.temporal": _Said(
         "Choose the remembered frames by their scores (section 3.3.1 of the paper); false: "
         "the newest ones, as SAM 2 does."

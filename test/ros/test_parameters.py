@@ -50,6 +50,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "motion.flow": "raft",
         "motion.flow_interval": 2,
         "motion.reliable_iou": 0.55,
+        "motion.max_overlap": 0.9,
         "memory.iou_threshold": 0.8,
         "memory.occlusion_threshold": 0.5,
         "memory.rank_threshold": 0.4,

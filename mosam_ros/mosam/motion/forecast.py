@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.mosam.motion.encoders import HISTORY
 from mosam_ros.mosam.results import MotionPrompt
 
@@ -102,6 +103,10 @@ class Forecaster:
     def ready(self) -> bool:
         """Whether there is enough history for a forecast."""
         return self.num_observations >= MIN_OBSERVATIONS
+
+    def overlap(self, forecast: MotionPrompt) -> float:
+        """IoU of a forecast's box with the box last observed."""
+        return box_iou(forecast.box, self._position[:4])
 
     def observe(
         self,
