@@ -186,7 +186,7 @@ def short_clip() -> AblationClip:
 
 def test_a_clip_is_scored_after_its_first_frame(loaded):
     scored = score_clip(loaded, "weights", BASE, TrackerConfig.sam2(), short_clip(), 0)
-    assert (scored.clip, scored.scenario, scored.size) == (2, "lookalikes", 96)
+    assert (scored.clip, scored.scenario, scored.size) == (2, "exit_reentry", 96)
     assert scored.absent in (0.0, 1.0) and scored.jf_seen > 0.5
     assert scored.jf == pytest.approx((2 * scored.jf_seen + scored.absent) / 3, abs=1e-5)
     assert scored.jf == pytest.approx((scored.j + scored.f) / 2, abs=1e-5)

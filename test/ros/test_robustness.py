@@ -63,16 +63,22 @@ def test_a_camera_that_falls_silent_is_named_and_so_is_its_return(start, client,
     process = start_tracker(start, client, stall_after=2.0)
     client.select(target_id=1, mask=mask_to_image(crossing.mask(0, 0), client.header()))
     client.track(STILL)
-    process.wait_for_log("no image on /image for")
-    said = process.log.index("no image on /image for")
-    wait_until(lambda: diagnostics[-1][0] == DiagnosticStatus.WARN, "a warning level")
+    tracked = len(process.log)
+    process.wait_for_log("no image on /image for", after=tracked)
+    said = process.log.index("no image on /image for", tracked)
+    wait_until(
+        lambda: (
+            diagnostics[-1][0] == DiagnosticStatus.WARN and "targets lost" in diagnostics[-1][2]
+        ),
+        "a warning level, with the target",
+    )
     assert diagnostics[-1][1].startswith("no image for ")
     values = diagnostics[-1][2]
     assert (values["targets tracked"], values["targets lost"]) == ("1", "0")
     assert values["targets catching up"] == "0"
     assert float(values["target memory (MB)"]) > 0.0 and float(values["frames kept (MB)"]) > 0.0
     time.sleep(2.5)
-    assert process.log.count("no image on /image for") == 1, "a silence is told once"
+    assert process.log.count("no image on /image for", tracked) == 1, "a silence is told once"
     assert client.track(STILL).targets
     process.wait_for_log("images come again, after", after=said)
     wait_until(lambda: diagnostics[-1][0] == DiagnosticStatus.OK, "an OK")
