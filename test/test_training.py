@@ -32,8 +32,6 @@ from mosam_ros.training.model_steps import (
 from mosam_ros.training.release import model_card
 from mosam_ros.training.validate import (
     format_report,
-    held_out_clips,
-    prompt_moves_mask,
     rank_correlation,
     validate,
 )
@@ -116,17 +114,6 @@ def test_processes_that_train_together_agree_and_write_one_log(tmp_path):
     assert len(losses(tmp_path)) == 6
     assert (tmp_path / "stage1.pt").is_file() and (tmp_path / "last.pt").is_file()
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
-
-
-@pytest.mark.slow
-def test_a_short_first_stage_teaches_to_listen_to_prompts(tmp_path):
-    stage = Stage("images", 64, 3, 8, 3, 150, 1e-3, single_images=True)
-    Trainer(tmp_path, 0, (stage,)).run(num_workers=1, save_every=150)
-    loaded = load_model("nano", tmp_path / "stage0.pt", device="cpu", image_size=64)
-    clips = held_out_clips(12, 5, 64)
-    answers = [prompt_moves_mask(loaded, clip[0], "box") for _, clip in clips]
-    moved = [answer for answer in answers if answer is not None]
-    assert len(moved) >= 10 and np.mean(moved) >= 0.9
 
 
 def test_the_log_counts_steps_once_that_were_done_again(tmp_path):
