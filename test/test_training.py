@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import build_model, load_model, read_metadata
-from mosam_ros.synthetic import FIRST_HELD_OUT_SEED
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET
 from mosam_ros.training import model_steps
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.curves import read_log
@@ -32,6 +33,7 @@ from mosam_ros.training.model_steps import (
 from mosam_ros.training.release import model_card
 from mosam_ros.training.validate import (
     format_report,
+    held_out_clips,
     rank_correlation,
     validate,
 )
@@ -172,6 +174,14 @@ def test_forecasts_of_targets_that_have_just_been_hidden_are_stale():
     labels = point_prompts("motion", drawn[0], np.random.default_rng(0), torch.device("cpu")).labels
     assert labels[1].tolist() == [2, 3, 1, 1, 1, 1, 1]
     assert labels[2].tolist() == [-1] * 7
+
+
+def test_repeating_the_first_mask_is_no_way_through_the_suite():
+    ious = []
+    for _, clip in held_out_clips(16, 0, 64):
+        first, *rest = (frame.masks[TARGET] for frame in clip)
+        ious.append(np.mean([mask_iou(first, mask) for mask in rest if mask.any()]))
+    assert 0.1 < np.mean(ious) <= 0.4
 
 
 def test_rank_correlation():
