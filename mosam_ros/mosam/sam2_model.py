@@ -197,17 +197,17 @@ class Sam2Model:
             if images.is_cuda:
                 images = images.float()
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
-        scale, shift = self._pixel_scale
-        return images.float().clamp(0, 255) * scale + shift
+        mean, std = self._pixel_statistics
+        return images.float().contiguous().clamp(0, 255).div_(255.0).sub_(mean).div_(std)
 
     @cached_property
-    def _pixel_scale(self) -> tuple[Tensor, Tensor]:
-        """Factor and summand (3, 1, 1) that bring gray levels to the network's range."""
+    def _pixel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (3, 1, 1) of the network's input."""
         with _constants():
             mean, std = (
                 torch.tensor(x, device=self.device)[:, None, None] for x in (PIXEL_MEAN, PIXEL_STD)
             )
-            return 1 / (255.0 * std), -mean / std
+            return mean, std
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """Run the image encoder on normalised images (N, 3, S, S)."""

@@ -505,13 +505,18 @@ class MosamTracker:
         return tuple(results[target_id] for target_id in self._targets)
 
     def _batches(self) -> list[_Batch]:
-        """Targets that can share a batch: equal memories and the same kind of prompts."""
+        """Targets that can share a batch: equal memories and the same kind of prompts.
+
+        On the CPU a batch saves next to nothing, and its size changes the rounding: there every
+        target is alone, and its masks are to the last bit those it has without the others.
+        """
+        shared = self._loaded.device.type != "cpu"
         batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
             recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
             guide = self._guide(target)
-            key = (recall and recall.layout, _prompt_kind(target.prompt), guide is not None)
-            batch = batches.setdefault(key, _Batch([], [], []))
+            kind = (recall and recall.layout, _prompt_kind(target.prompt), guide is not None)
+            batch = batches.setdefault(kind if shared else target.target_id, _Batch([], [], []))
             batch.targets.append(target)
             if recall is not None:
                 batch.recalls.append(recall)
