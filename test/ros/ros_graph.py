@@ -19,6 +19,9 @@ from mosam_ros.demo import demo_environment
 WAIT_SECONDS = 90
 """Patience with a process that starts, or answers, on a busy machine."""
 
+ASK_AGAIN_SECONDS = 15
+"""Longer than any service takes to answer."""
+
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS):
     """Return the condition's first true value; fail naming `what` when none comes in time."""
@@ -182,13 +185,23 @@ def make_client(domain: int):
             self.select(action=TargetSelection.CLEAR)
 
         def call(self, service: str, kind, request):
-            """Call a service and return its response."""
+            """Call a service and return its response.
+
+            What is asked before both sides have found each other is lost without a word, as is
+            what a process that has just ended is still taken to hear: then it is asked again.
+            """
             client = self.node.create_client(kind, service)
+            futures = []
+
+            def answered():
+                if time.monotonic() >= start + len(futures) * ASK_AGAIN_SECONDS:
+                    futures.append(client.call_async(request))
+                return next((future for future in futures if future.done()), None)
+
             try:
                 wait_until(client.service_is_ready, f"the service {service}")
-                future = client.call_async(request)
-                wait_until(future.done, f"an answer of the service {service}")
-                return future.result()
+                start = time.monotonic()
+                return wait_until(answered, f"an answer of the service {service}").result()
             finally:
                 self.node.destroy_client(client)
 
