@@ -1,6 +1,6 @@
 """Put trained weights into the package, with what made them and how well they track.
 
-mosam train release runs/nano/stage9.pt --clips 100 --seed 0
+mosam train release runs/nano/stage10.pt --clips 100 --seed 0
 """
 
 from __future__ import annotations
