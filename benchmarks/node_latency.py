@@ -50,7 +50,6 @@ class Probe(Node):
 
     def __init__(self, whole: bool) -> None:
         super().__init__("probe")
-        self.sent = 0
         self.located = 0
         self.tracked: list[tuple[float, float]] = []  # seconds: tracker node's total, latency
         self.answered = 0
@@ -75,7 +74,6 @@ class Probe(Node):
             self.create_subscription(kind, topic, callback, ANSWERS)
 
     def _on_truth(self, message: Image) -> None:
-        self.sent += 1
         if self._whole:
             self._publish_depth(message)
         if not self._selected and self._select.get_subscription_count():
@@ -132,7 +130,7 @@ def measure(rate: float, frames: int, whole: bool = False) -> dict[str, float | 
         rclpy.try_shutdown()
     if not probe.tracked:
         raise DemoError("the tracker answered no frame with the target in it")
-    return figures(probe)
+    return figures(probe, frames)
 
 
 def _spin(node: Node) -> None:
@@ -142,14 +140,14 @@ def _spin(node: Node) -> None:
         pass
 
 
-def figures(probe: Probe) -> dict[str, float | int | str]:
+def figures(probe: Probe, sent: int) -> dict[str, float | int | str]:
     """The measured figures by name; times in milliseconds."""
     total, latency = 1000 * np.array(probe.tracked).T
     return {
-        "frames_sent": probe.sent,
+        "frames_sent": sent,
         "frames_answered": probe.answered,
         "frames_located": probe.located,
-        "share_answered": probe.answered / probe.sent,
+        "share_answered": probe.answered / sent,
         "node_total_ms_p50": float(np.percentile(total, 50)),
         "node_total_ms_p99": float(np.percentile(total, 99)),
         "latency_ms_p50": float(np.percentile(latency, 50)),

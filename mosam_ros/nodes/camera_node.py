@@ -25,7 +25,10 @@ from mosam_ros.nodes.conversions import color_to_image, labels_to_image
 from mosam_ros.nodes.running import StartError, run_node
 
 FRAMES_AHEAD = 32
-"""Frames rendered or decoded before they are due."""
+"""Frames decoded before they are due."""
+
+RENDERED_AHEAD = 200
+"""Frames of a scene rendered before the first is played: a camera leaves the cores to others."""
 
 CONNECT_SECONDS = 0.5
 """Between the last subscriber's arrival and the first frame: both sides have to know each other."""
@@ -39,11 +42,14 @@ class _FramesAhead:
 
     Args:
         frames: the frames; an error that they raise is kept in `error`.
+        wanted: frames that have to be there before the first is taken.
     """
 
-    def __init__(self, frames: Iterator[CameraFrame]) -> None:
+    def __init__(self, frames: Iterator[CameraFrame], wanted: int = 1) -> None:
         self.error: Exception | None = None
-        self._queue: queue.Queue[CameraFrame | None] = queue.Queue(FRAMES_AHEAD)
+        self._wanted = wanted
+        self._ended = False
+        self._queue: queue.Queue[CameraFrame | None] = queue.Queue(max(wanted, FRAMES_AHEAD))
         self._thread = threading.Thread(target=self._fill, args=(frames,), daemon=True)
         self._thread.start()
 
@@ -53,12 +59,13 @@ class _FramesAhead:
                 self._queue.put(frame)
         except Exception as error:  # handed to the node
             self.error = error
+        self._ended = True
         self._queue.put(None)
 
     @property
-    def started(self) -> bool:
-        """Whether the first frame, or the end, is there."""
-        return not self._queue.empty()
+    def ready(self) -> bool:
+        """Whether the wanted frames, or all there are, are there."""
+        return self._ended or self._queue.qsize() >= self._wanted
 
     def next(self) -> CameraFrame | None:
         """The next frame, None at the end. Raises queue.Empty while it is not ready."""
@@ -77,7 +84,8 @@ class CameraNode(Node):
             raise StartError(f"rate is {rate}: give the frames per second, more than 0")
         self._images = self.create_publisher(Image, "image", qos_profile_sensor_data)
         self._ground_truth = self.create_publisher(Image, "~/ground_truth", QoSProfile(depth=1000))
-        self._frames = _FramesAhead(self._make_frames())
+        rendered = self._value("source") == SYNTHETIC
+        self._frames = _FramesAhead(self._make_frames(), RENDERED_AHEAD if rendered else 1)
         self._published = 0
         self._connected_at: float | None = None
         self._timer = self.create_timer(1.0 / rate, self._tick)
@@ -112,7 +120,7 @@ class CameraNode(Node):
         return scene_frames(*map(self._value, ("seed", "width", "height", "num_frames")))
 
     def _tick(self) -> None:
-        if not self._frames.started or not self._connected():
+        if not (self._published or self._frames.ready) or not self._connected():
             return
         try:
             frame = self._frames.next()
