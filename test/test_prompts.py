@@ -15,7 +15,8 @@ from mosam_ros.mosam.prompts import Prompt, PromptError
     [
         (lambda: Prompt.from_points([]), "empty"),
         (lambda: Prompt.from_points([[1, float("nan")]]), "finite"),
-        (lambda: Prompt.from_points([[1, 2]], [0]), "label 1"),
+        (lambda: Prompt.from_points([[1, 2]], [0]).require_target(), "label 1"),
+        (lambda: Prompt.from_points(np.ones((65, 2))), "65 points: give at most 64"),
         (lambda: Prompt.from_points([[1, 2]], [1, 0]), "2 labels"),
         (lambda: Prompt.from_points([[1, 2]], [7]), "labels are"),
         (lambda: Prompt.from_points([[1, 2, 3]]), "shape"),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAX_POINTS = 64
+"""Points that the mask decoder is given at most, with a box as two: its time grows with them."""
+
 
 class PromptError(ValueError):
     """A prompt that cannot be used; the message says why and what to do."""
@@ -61,10 +64,8 @@ class Prompt:
             raise PromptError("a point is not a finite number")
         if not np.isin(self.labels, (0, 1)).all():
             raise PromptError("point labels are 1 (on the target) or 0 (off it)")
-        if self.box is None and not (self.labels == 1).any():
-            raise PromptError(
-                "no point lies on the target: give at least one with label 1, or a box"
-            )
+        if self.num_points > MAX_POINTS:
+            raise PromptError(f"the prompt has {self.num_points} points: give at most {MAX_POINTS}")
 
     def _check_box(self) -> None:
         assert self.box is not None
@@ -96,6 +97,33 @@ class Prompt:
     def from_mask(cls, mask: ArrayLike) -> Prompt:
         """The target's mask (height, width); whatever is not zero is the target."""
         return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=np.asarray(mask) != 0)
+
+    def require_target(self) -> None:
+        """Refuse a prompt that does not say where the target is.
+
+        Raises:
+            PromptError: all its points lie off the target.
+        """
+        if self.mask is None and self.box is None and not (self.labels == 1).any():
+            raise PromptError(
+                "no point lies on the target: give at least one with label 1, or a box"
+            )
+
+    def followed_by(self, later: Prompt) -> Prompt:
+        """Both prompts for one frame: all points, the later box; a later mask says it all.
+
+        Raises:
+            PromptError: points or a box follow a mask, or there are too many points.
+        """
+        if later.mask is not None:
+            return later
+        if self.mask is not None:
+            raise PromptError("a mask still waits for the next frame: refine the target after it")
+        return Prompt(
+            np.concatenate([self.points, later.points]),
+            np.concatenate([self.labels, later.labels]),
+            self.box if later.box is None else later.box,
+        )
 
     @property
     def num_points(self) -> int:

@@ -148,11 +148,13 @@ class TrackerConfig:
         motion: motion-guided prompting.
         memory: memory selection.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
+        max_targets: every target costs time and memory; more are refused.
     """
 
     motion: MotionConfig = MotionConfig()
     memory: MemoryConfig = MemoryConfig()
     lost_after: int = 30
+    max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:
         """Every setting by its name, as in `motion.flow`."""
@@ -187,6 +189,7 @@ LIVE_SETTINGS = frozenset(
         "memory.keep_absent",
         "memory.foreground_threshold",
         "lost_after",
+        "max_targets",
     }
 )
 """What `MosamTracker.reconfigure` can change: settings that no target's memory is built for."""
@@ -330,14 +333,17 @@ class MosamTracker:
         Args:
             prompt: where the target is in the next frame given to `track`.
             label: a name that comes back in every result.
-            target_id: 1 … 65535; None takes the next one that was never used.
+            target_id: 1 … 65535; None takes the one after the largest so far, and once 65535
+                was used the smallest free one.
 
         Returns:
             The target's id.
 
         Raises:
-            PromptError: the id is in use or out of range.
+            PromptError: the id is in use or out of range, there are `max_targets` already, or all
+                points lie off the target.
         """
+        prompt.require_target()
         target_id = self.claim_id(target_id)
         memory = self.config.memory
         num_recent = memory.window if memory.temporal else self._model.num_pointers
@@ -352,17 +358,23 @@ class MosamTracker:
         return target_id
 
     def claim_id(self, target_id: int | None = None, taken: Collection[int] = ()) -> int:
-        """An id for a new target, which no later target gets without being asked for it.
+        """An id for a new target.
 
         Args:
-            target_id: 1 … 65535; None takes the next one that was never used.
+            target_id: 1 … 65535; None as in `add`.
             taken: ids in use elsewhere.
 
         Raises:
-            PromptError: the id is in use or out of range.
+            PromptError: the id is in use or out of range, or there are `max_targets` already.
         """
         taken = {*self._targets, *taken}
-        target_id = self._next_id(taken) if target_id is None else target_id
+        if len(taken) >= self.config.max_targets:
+            raise PromptError(
+                f"there are {len(taken)} targets: remove one first, or raise max_targets"
+            )
+        return self._take_id(self._next_id(taken) if target_id is None else target_id, taken)
+
+    def _take_id(self, target_id: int, taken: Collection[int]) -> int:
         if not 1 <= target_id <= MAX_TARGET_ID:
             raise PromptError(f"target id {target_id} is not in 1..{MAX_TARGET_ID}")
         if target_id in taken:
@@ -379,7 +391,7 @@ class MosamTracker:
             PromptError: the other tracker has no such target, or the id is in use here.
         """
         target = other._find(target_id)
-        self.claim_id(target_id)
+        self._take_id(target_id, self._targets)
         _shift_frames(target.bank, self._frame_index - other._frame_index)
         if not self._past_frames:
             self._past_frames.extend(other._past_frames)
@@ -396,12 +408,13 @@ class MosamTracker:
 
     def refine(self, target_id: int, prompt: Prompt) -> None:
         """Correct a target in the next frame: points and boxes correct the mask tracked there, a
-        mask replaces it.
+        mask replaces it. A prompt that already waits for that frame is kept too.
 
         Raises:
-            PromptError: there is no such target.
+            PromptError: there is no such target, or both prompts do not go together.
         """
-        self._find(target_id).prompt = prompt
+        target = self._find(target_id)
+        target.prompt = prompt if target.prompt is None else target.prompt.followed_by(prompt)
 
     def remove(self, target_id: int) -> None:
         """Forget a target.
@@ -450,8 +463,12 @@ class MosamTracker:
         if not self._targets:
             self._past_frames.clear()
         else:
-            with torch.inference_mode(), self._loaded.autocast():
-                results = self._track_targets(frame, clock)
+            try:
+                with torch.inference_mode(), self._loaded.autocast():
+                    results = self._track_targets(frame, clock)
+            except Exception:
+                self._drop_prompts()
+                raise
         result = FrameResult(
             self._frame_index, (height, width), results, tuple(rejected), clock.read()
         )
@@ -485,6 +502,13 @@ class MosamTracker:
                 if target.is_new:
                     del self._targets[target.target_id]
         return rejected
+
+    def _drop_prompts(self) -> None:
+        """What this frame failed with is not tried again with the next one."""
+        for target in list(self._targets.values()):
+            target.prompt = None
+            if target.is_new:
+                del self._targets[target.target_id]
 
     def _track_targets(
         self, frame: NDArray[np.uint8], clock: _StageClock

@@ -181,6 +181,11 @@ _METHOD: Mapping[str, Setting] = {
         1,
         LARGEST_INTEGER,
     ),
+    "max_targets": _Said(
+        "Targets tracked at a time; more are refused, for each costs time and memory.",
+        1,
+        1000,
+    ),
 }
 
 METHOD_SETTINGS: Mapping[str, Setting] = {
