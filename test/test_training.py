@@ -16,11 +16,11 @@ import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import build_model, load_model, read_metadata
-from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET
-from mosam_ros.training import model_steps
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET, SceneConfig, SyntheticScene
+from mosam_ros.training import data, model_steps
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.curves import read_log
-from mosam_ros.training.data import ClipStream, make_clip
+from mosam_ros.training.data import ClipConfig, ClipStream, make_clip
 from mosam_ros.training.model_steps import (
     clip_loss,
     combine_losses,
@@ -56,7 +56,7 @@ def test_stopped_and_resumed_training_gives_the_same_losses(tmp_path):
 
     first = Trainer(halves, 1, TINY)
     stopped_after = (Stage(**{**TINY[0].__dict__, "steps": 2}),)
-    stream = ClipStream(1, 64, 3, 2, 2)
+    stream = ClipStream(1, ClipConfig(64, 3, 2), 2)
     for step in range(stopped_after[0].steps):
         first._log(TINY[0], first.train_step(TINY[0], stream.batch(step)) | {"step": step + 1})
         first.step = step + 1
@@ -89,7 +89,7 @@ def test_as_many_frames_are_learned_wherever_they_start():
 def test_only_learned_frames_count(monkeypatch):
     model = build_model("nano", image_size=64)
     initialize(model)
-    clip = ClipStream(1, 64, 4, 1, 2).batch(0)
+    clip = ClipStream(1, ClipConfig(64, 4, 2), 1).batch(0)
     counted = []
 
     def count(candidates, truth):
@@ -131,7 +131,7 @@ def test_the_log_counts_steps_once_that_were_done_again(tmp_path):
 def test_the_loss_falls(tmp_path):
     stage = Stage("images", 64, 3, 2, 2, 60, 1e-3, single_images=True)
     trainer = Trainer(tmp_path, 0, (stage,))
-    batch = ClipStream(0, 64, 3, 2, 2).batch(0)
+    batch = ClipStream(0, ClipConfig(64, 3, 2), 2).batch(0)
     history = []
     for step in range(40):
         trainer.step = step
@@ -140,19 +140,40 @@ def test_the_loss_falls(tmp_path):
 
 
 def test_clips_are_repeatable_and_hold_several_targets():
-    frames, masks = make_clip(12, 64, 4, 3)
-    again, _ = make_clip(12, 64, 4, 3)
+    frames, masks = make_clip(12, ClipConfig(64, 4, 3))
+    again, _ = make_clip(12, ClipConfig(64, 4, 3))
     assert np.array_equal(frames, again)
     assert frames.shape == (4, 64, 64, 3) and masks.shape == (3, 4, 64, 64)
     assert masks[:, 0].any((1, 2)).all()
     assert masks[:, 0].sum(0).max() == 1
 
 
-def test_training_never_sees_held_out_seeds():
-    stream = ClipStream(3, 64, 3, 4, 2)
-    rng = np.random.default_rng([3, 64, 3, 17])
-    seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, stream.num_clips)
-    assert seeds.max() * 20 + 19 < FIRST_HELD_OUT_SEED
+def test_training_never_sees_held_out_seeds(monkeypatch):
+    seen = []
+
+    class SeenScene(SyntheticScene):
+        def __init__(self, seed: int, config: SceneConfig) -> None:
+            seen.append(seed)
+            super().__init__(seed, config)
+
+    monkeypatch.setattr(data, "SyntheticScene", SeenScene)
+    for batch in range(4):
+        ClipStream(3, ClipConfig(32, 2, 2), 4).batch(batch)
+    assert len(set(seen)) >= 16
+    assert max(seen) < FIRST_HELD_OUT_SEED
+
+
+def test_at_even_speed_objects_are_as_fast_however_many_frames_are_skipped():
+    seeds = range(8)
+    skipping = [speed_of(make_clip(seed, ClipConfig(64, 8, 2))) for seed in seeds]
+    even = [speed_of(make_clip(seed, ClipConfig(64, 8, 2, even_speed=True))) for seed in seeds]
+    assert np.mean(even) < 0.8 * np.mean(skipping)
+
+
+def speed_of(clip: tuple[np.ndarray, np.ndarray]) -> float:
+    """Pixels per frame that the first target's center moves, where it is in sight."""
+    centers = [np.argwhere(mask).mean(0) for mask in clip[1][0] if mask.any()]
+    return float(np.linalg.norm(np.diff(centers, axis=0), axis=1).mean())
 
 
 def test_tight_boxes():

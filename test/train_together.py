@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mosam_ros.training.base import Stage, Trainer
-from mosam_ros.training.data import ClipStream
+from mosam_ros.training.data import ClipConfig, ClipStream
 from mosam_ros.training.ranks import Ranks
 
 SCHEDULE = (
@@ -20,7 +20,7 @@ def main() -> None:
     ranks = Ranks.join("cpu")
     trainer = Trainer(folder, 1, SCHEDULE, ranks)
     trainer.run(num_workers=0, save_every=1)
-    stream = ClipStream(1, 64, 3, 1, 2, rank=ranks.rank, num_ranks=ranks.count)
+    stream = ClipStream(1, ClipConfig(64, 3, 2), 1, rank=ranks.rank, num_ranks=ranks.count)
     mean = float(next(iter(stream)).frames.float().mean())
     weights = dict(trainer.model.base.named_parameters())
     torch.save({"weights": weights, "first_batch": mean}, folder / f"rank{ranks.rank}.pt")

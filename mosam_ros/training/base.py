@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
 from mosam_ros.training.curves import plot_curves
-from mosam_ros.training.data import HIDE_RATE, ClipStream
+from mosam_ros.training.data import HIDE_RATE, ClipConfig, ClipStream
 from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
 from mosam_ros.training.ranks import Ranks
 
@@ -57,6 +57,7 @@ class Stage:
         burn_in: the most frames at a clip's start that are only tracked, so that what follows is
             learned from memories that have drifted as they do in long streams.
         photograph_rate: share of surfaces that are pieces of photographs.
+        even_speed: objects are no faster where frames of the scene are skipped.
     """
 
     name: str
@@ -72,6 +73,19 @@ class Stage:
     frozen_trunk: bool = False
     burn_in: int = 0
     photograph_rate: float = 0.0
+    even_speed: bool = False
+
+    @property
+    def clips(self) -> ClipConfig:
+        """What its clips are like."""
+        return ClipConfig(
+            self.size,
+            self.clip_length,
+            self.num_targets,
+            self.hide_rate,
+            self.photograph_rate,
+            self.even_speed,
+        )
 
 
 SCHEDULE = (
@@ -99,6 +113,7 @@ SCHEDULE = (
         long_memory=True,
         frozen_trunk=True,
         burn_in=12,
+        even_speed=True,
     ),
     Stage(
         "photographs",
@@ -231,17 +246,9 @@ class Trainer:
             self.export(self.out / f"stage{index}.pt")
 
     def _run_stage(self, stage: Stage, num_workers: int, save_every: int) -> None:
+        ranks = self.ranks
         stream = ClipStream(
-            self.seed,
-            stage.size,
-            stage.clip_length,
-            stage.num_clips,
-            stage.num_targets,
-            self.step,
-            stage.hide_rate,
-            stage.photograph_rate,
-            self.ranks.rank,
-            self.ranks.count,
+            self.seed, stage.clips, stage.num_clips, self.step, ranks.rank, ranks.count
         )
         batches = iter(stream.loader(num_workers))
         frames = stage.num_clips * stage.clip_length * self.ranks.count

@@ -30,8 +30,25 @@ HIDE_RATE = 0.45
 """Share of scenes in which the target is fully hidden or leaves, unless a stage asks for more."""
 
 
-MAX_SKIPPING_LENGTH = 12
-"""Frames of a clip up to which objects are the faster, the more frames of the scene are skipped."""
+@dataclass(frozen=True)
+class ClipConfig:
+    """What clips are like.
+
+    Attributes:
+        size: S in pixels.
+        length: T, frames.
+        num_targets: K per clip.
+        hide_rate: share of clips in which the target is hidden for some frames.
+        photograph_rate: share of surfaces that are pieces of photographs.
+        even_speed: objects are no faster where frames of the scene are skipped.
+    """
+
+    size: int
+    length: int
+    num_targets: int
+    hide_rate: float = HIDE_RATE
+    photograph_rate: float = 0.0
+    even_speed: bool = False
 
 
 def random_scene_config(
@@ -66,38 +83,30 @@ def random_scene_config(
     )
 
 
-def make_clip(
-    seed: int,
-    size: int,
-    clip_length: int,
-    num_targets: int,
-    hide_rate: float = HIDE_RATE,
-    photograph_rate: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
+def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
     """One clip: frames (T, S, S, 3) uint8 and masks (K, T, S, S) bool.
 
     The K targets are different objects, all visible in the first frame, so that the network must
     listen to the prompt and cannot answer with what is salient.
     """
     rng = np.random.default_rng([seed, 99])
-    stride = int(rng.integers(1, 4)) if clip_length > 2 else int(rng.integers(4, 12))
-    scene_length = clip_length * stride + 2
-    if hide_rate <= HIDE_RATE:
+    stride = int(rng.integers(1, 4)) if config.length > 2 else int(rng.integers(4, 12))
+    scene_length = config.length * stride + 2
+    if config.hide_rate <= HIDE_RATE:
         scene_length = max(16, scene_length + 2)
     for attempt in range(20):
-        config = random_scene_config(rng, size, scene_length, hide_rate)
-        config = replace(config, photograph_rate=photograph_rate)
-        if clip_length > MAX_SKIPPING_LENGTH:
-            config = replace(config, speed=config.speed / stride)
-        scene = SyntheticScene(seed * 20 + attempt, config)
-        first = int(rng.integers(0, scene_length - clip_length * stride + 1))
+        scene_config = random_scene_config(rng, config.size, scene_length, config.hide_rate)
+        speed = scene_config.speed / stride if config.even_speed else scene_config.speed
+        scene_config = replace(scene_config, photograph_rate=config.photograph_rate, speed=speed)
+        scene = SyntheticScene(seed * 20 + attempt, scene_config)
+        first = int(rng.integers(0, scene_length - config.length * stride + 1))
         start = scene.frame(first)
-        targets = _choose_targets(rng, start.masks, start.visibility, num_targets)
+        targets = _choose_targets(rng, start.masks, start.visibility, config.num_targets)
         if targets is not None:
             break
     else:
-        raise RuntimeError(f"no scene with {num_targets} visible targets from seed {seed}")
-    rendered = [start] + [scene.frame(first + i * stride) for i in range(1, clip_length)]
+        raise RuntimeError(f"no scene with {config.num_targets} visible targets from seed {seed}")
+    rendered = [start] + [scene.frame(first + i * stride) for i in range(1, config.length)]
     frames = np.stack([f.image for f in rendered])
     masks = np.stack([f.masks[targets] for f in rendered], axis=1)
     return _augment(rng, frames, masks)
@@ -135,46 +144,33 @@ class ClipStream(IterableDataset):
 
     Args:
         seed: of the training run.
-        size: S in pixels.
-        clip_length: T.
+        config: of the clips.
         num_clips: N per batch.
-        num_targets: K per clip.
         first_batch: which of its own batches to start with (for resuming).
-        hide_rate: share of clips in which the target is hidden for some frames.
-        photograph_rate: share of surfaces that are pieces of photographs.
         rank, num_ranks: which of the processes this is.
     """
 
     def __init__(
         self,
         seed: int,
-        size: int,
-        clip_length: int,
+        config: ClipConfig,
         num_clips: int,
-        num_targets: int,
         first_batch: int = 0,
-        hide_rate: float = HIDE_RATE,
-        photograph_rate: float = 0.0,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
         self.seed = seed
-        self.size = size
-        self.clip_length = clip_length
+        self.config = config
         self.num_clips = num_clips
-        self.num_targets = num_targets
         self.first_batch = first_batch
-        self.hide_rate = hide_rate
-        self.photograph_rate = photograph_rate
         self.rank = rank
         self.num_ranks = num_ranks
 
     def batch(self, index: int) -> Clip:
         """Batch `index` of the stream."""
-        rng = np.random.default_rng([self.seed, self.size, self.clip_length, index])
+        rng = np.random.default_rng([self.seed, self.config.size, self.config.length, index])
         seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, self.num_clips)
-        settings = (self.num_targets, self.hide_rate, self.photograph_rate)
-        clips = [make_clip(int(s), self.size, self.clip_length, *settings) for s in seeds]
+        clips = [make_clip(int(s), self.config) for s in seeds]
         frames, masks = (np.stack(x) for x in zip(*clips, strict=True))
         return Clip(torch.from_numpy(frames), torch.from_numpy(masks))
 
