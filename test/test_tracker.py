@@ -162,6 +162,20 @@ def test_all_that_is_said_before_a_frame_counts_in_it(loaded, clip):
         apart.refine(1, inner)
 
 
+def test_warming_up_prompts_by_motion_and_leaves_nothing(loaded, monkeypatch):
+    decode, prompts = loaded.model.decode, []
+
+    def seen_decode(features, conditioned, points=None, *rest, **named):
+        prompts.append(0 if points is None else points.labels.shape[1])
+        return decode(features, conditioned, points, *rest, **named)
+
+    monkeypatch.setattr(loaded.model, "decode", seen_decode)
+    tracker = MosamTracker(loaded)
+    tracker.warm_up()
+    assert prompts[-1] == 2 + tracker.config.motion.num_key_points
+    assert tracker.target_ids == () and tracker.memory_bytes() == 0
+
+
 def test_targets_are_limited(loaded, clip):
     tracker = MosamTracker(loaded, TrackerConfig(max_targets=2))
     prompt = Prompt.from_mask(clip[0].masks[0])

@@ -65,6 +65,9 @@ SPARSE_ENCODERS = ("linear", "trained")
 LONG_GAP = 2.0
 """Seconds without a frame after which the last one says nothing about the optical flow."""
 
+WARM_UP_FRAMES = 4
+"""Enough for a target to be given a motion prompt."""
+
 FRAME_INTERVAL = 1 / 30
 """Seconds between frames that come without stamps."""
 
@@ -286,6 +289,20 @@ class MosamTracker:
         other._past_frames = deque(maxlen=self._past_frames.maxlen)
         other._targets = {}
         return other
+
+    def warm_up(self) -> None:
+        """Run every stage once, motion prompts too, so that the first frames are as fast as the
+        others: a device compiles and chooses its kernels when they are first used.
+        """
+        rehearsal = self.empty_copy()
+        for t in range(WARM_UP_FRAMES):
+            mask = np.zeros((480, 640), np.bool_)
+            mask[150:300, 100 * t + 50 : 100 * t + 150] = True
+            if t == 0:
+                target_id = rehearsal.add(Prompt.from_mask(mask))
+            elif t < WARM_UP_FRAMES - 1:
+                rehearsal.refine(target_id, Prompt.from_mask(mask))
+            rehearsal.track(np.zeros((480, 640, 3), np.uint8))
 
     def reconfigure(self, config: TrackerConfig) -> None:
         """Take other settings from the next frame on; the targets stay.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
-import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, PointStamped
@@ -30,9 +29,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from mosam_ros.mosam.catch_up import StreamTracker, Taken
-from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.results import FrameResult, TargetState
-from mosam_ros.mosam.tracker import MosamTracker
 from mosam_ros.msg import TargetSelection
 from mosam_ros.nodes.conversions import header_seconds
 from mosam_ros.nodes.frame_statistics import FrameStatistics
@@ -165,7 +162,7 @@ class TrackerNode(LifecycleNode):
         require_valid(TRACKER_SETTINGS, values)
         self._image_type, self._topic_end = TRANSPORTS[values["image_transport"]]
         tracker, loaded = make_tracker(values)
-        _rehearse(tracker)
+        tracker.warm_up()
         self._stream = StreamTracker(tracker, values["selection_buffer"])
         self._device = str(loaded.device)
         self._applied = values
@@ -394,14 +391,6 @@ class TrackerNode(LifecycleNode):
                 "starts anew; let the camera stamp its images",
                 throttle_duration_sec=5.0,
             )
-
-
-def _rehearse(tracker: MosamTracker) -> None:
-    """Run the model once, so that the first frame is as fast as the others."""
-    rehearsal = tracker.empty_copy()
-    rehearsal.add(Prompt.from_box(200, 150, 400, 300))
-    for _ in range(2):
-        rehearsal.track(np.zeros((480, 640, 3), np.uint8))
 
 
 def main(args: Sequence[str] | None = None) -> int:
