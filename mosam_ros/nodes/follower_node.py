@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from geometry_msgs.msg import Twist, Vector3
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.time import Time
@@ -15,9 +17,17 @@ from mosam_ros.following.view import View
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
 from mosam_ros.nodes.parameters import Change, Setting, declare_settings, setting_values
 from mosam_ros.nodes.running import run_node
+from mosam_ros.nodes.stall_watch import StallWatch
 
 RELIABLE = QoSProfile(depth=10)
 NEWEST = QoSProfile(depth=1)
+
+CLOCK_PATIENCE = 3.0
+"""Seconds of real time that ROS time may stand still before the robot stops.
+
+By a clock that stands no frame gets old. A simulation that waits for a slow tracker has to get away
+with it: the demo's waits for up to two seconds.
+"""
 
 DEFAULTS = FollowerConfig()
 
@@ -128,7 +138,12 @@ class FollowerNode(Node):
         self.create_subscription(
             CameraInfo, "camera_info", self._on_camera_info, qos_profile_sensor_data
         )
-        self.create_timer(1.0 / self.get_parameter("rate").value, self._command)
+        period = 1.0 / self.get_parameter("rate").value
+        self.create_timer(period, self._command)
+        self._clock_watch = StallWatch(time.monotonic())
+        self._clock_seen = self.get_clock().now().nanoseconds
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(period, self._watch_clock, clock=steady)
         self.get_logger().info(f"commands on {self._commands.topic_name}")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -193,6 +208,22 @@ class FollowerNode(Node):
         now = self.get_clock().now().nanoseconds / 1e9
         self._say_if_stale(now, values["stale_after"])
         self._commands.publish(twist(self._follower.motion(now)))
+
+    def _watch_clock(self) -> None:
+        """Stop the robot while ROS time stands still: the commands stand still with it."""
+        now, clock = time.monotonic(), self.get_clock().now().nanoseconds
+        if clock != self._clock_seen:
+            self._clock_seen = clock
+            if silence := self._clock_watch.arrived(now):
+                self.get_logger().info(f"ROS time goes on, after {silence:.1f} s")
+        elif self._clock_watch.check(now, CLOCK_PATIENCE):
+            self.get_logger().warning(
+                "the robot stands: ROS time has stood still for "
+                f"{self._clock_watch.silence(now):.1f} s; with use_sim_time somebody has to "
+                "publish /clock"
+            )
+        if self._clock_watch.stalled:
+            self._commands.publish(Twist())
 
     def _say_if_stale(self, now: float, limit: float) -> None:
         if self._newest is not None and abs(now - self._newest) > limit:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -127,7 +128,9 @@ class LocalizerNode(Node):
         self._positions = self.create_publisher(TargetPositionArray, "~/positions", RELIABLE)
         self._poses = self.create_publisher(PoseArray, "~/poses", RELIABLE)
         self._markers = self._marker_publisher()
-        self._watch_timer = self.create_timer(0.5, self._look_for_trouble)
+        # Not on ROS time, which stands still where nobody publishes /clock.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._watch_timer = self.create_timer(0.5, self._look_for_trouble, clock=steady)
         names = ", ".join(map(self.resolve_topic_name, INPUTS))
         self.get_logger().info(f"waiting for {names}")
 

@@ -11,7 +11,9 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
 from geometry_msgs.msg import Point, Point32, Twist, Vector3  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from ros_graph import wait_until  # noqa: E402
+from rclpy.time import Time  # noqa: E402
+from ros_graph import NodeProcess, wait_until  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -82,6 +84,32 @@ class Robot:
         return self.commands[-1]
 
 
+class SimulatedRobot(Robot):
+    """One in a simulation, in which a target on the left is seen all the time."""
+
+    def __init__(self, domain: int) -> None:
+        super().__init__(domain)
+        self.now = 100.0
+        self.clock = self.node.create_publisher(Clock, "/clock", 10)
+        self._timer = None
+
+    def header(self) -> Header:
+        return Header(stamp=Time(seconds=self.now).to_msg(), frame_id="lens")
+
+    def run(self) -> None:
+        """Let time go on."""
+        self._timer = self.node.create_timer(0.05, self._tick)
+
+    def stop(self) -> None:
+        """Let time stand still."""
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        self.now += 0.05
+        self.clock.publish(Clock(clock=self.header().stamp))
+        self.show(target(x=200))
+
+
 def target(x: float = 320, velocity: float | None = None, **fields) -> TrackedTarget:
     prompt = MotionPrompt(valid=velocity is not None, velocity=Vector3(x=float(velocity or 0)))
     return TrackedTarget(
@@ -137,6 +165,38 @@ def test_it_stops_when_the_stream_ends(robot):
     robot.show(target(x=200))
     assert robot.answer().angular.z > 0
     wait_until(lambda: robot.commands[-1] == Twist(), "the robot to stop", seconds=10)
+
+
+@pytest.fixture
+def simulated(domain, tmp_path):
+    """A robot and its follower by simulated time, which does not go yet."""
+    command = ["-m", "mosam_ros.nodes.follower_node", "--ros-args", "-p", "use_sim_time:=true"]
+    other = domain % 100 + 1
+    follower = NodeProcess(command, other, tmp_path / "follower.log")
+    robot = SimulatedRobot(other)
+    yield robot, follower
+    robot.close()
+    follower.kill()
+
+
+def test_it_stands_while_simulated_time_stands_still(simulated):
+    robot, follower = simulated
+    still = "the robot stands: ROS time has stood still"
+    robot.ready()
+    assert set(map(str, robot.commands)) == {str(Twist())}
+    follower.wait_for_log(still)
+
+    robot.run()
+    follower.wait_for_log("ROS time goes on")
+    wait_until(lambda: robot.commands[-1].angular.z > 0, "the robot to turn")
+    robot.stop()
+    time.sleep(0.3)
+    seen = len(robot.commands)
+    time.sleep(1.5)
+    assert Twist() not in robot.commands[seen:], "a simulation may wait for a slow tracker"
+    wait_until(lambda: robot.commands[-1] == Twist(), "the robot to stop", seconds=10)
+    assert robot.answer() == Twist()
+    assert follower.log.count(still) == 2
 
 
 def test_it_keeps_a_turning_target_in_the_middle(robot):

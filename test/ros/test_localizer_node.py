@@ -13,7 +13,7 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 from geometry_msgs.msg import PoseArray  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, qos_profile_sensor_data  # noqa: E402
-from ros_graph import wait_until  # noqa: E402
+from ros_graph import NodeProcess, wait_until  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -156,6 +156,16 @@ def test_a_tracker_that_has_not_published_yet_is_waited_for_in_patience(localize
     time.sleep(2.5)
     assert localizer.log.count(waiting) == 1
     assert "ERROR" not in localizer.log and "no positions" not in localizer.log
+
+
+@needs_filters
+def test_it_speaks_of_waiting_also_while_simulated_time_stands_still(domain, tmp_path):
+    command = ["-m", "mosam_ros.nodes.localizer_node", "--ros-args", "-p", "use_sim_time:=true"]
+    localizer = NodeProcess(command, domain % 100 + 1, tmp_path / "localizer.log")
+    try:
+        localizer.wait_for_log("the tracker has published nothing on")
+    finally:
+        localizer.kill()
 
 
 @needs_filters
