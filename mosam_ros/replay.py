@@ -7,8 +7,12 @@ The new bag holds every message of the old one, and a TrackedTargetArray and a l
 frame, with the frame's header and at the frame's time in the bag. Every frame is processed, in
 order; none is dropped. A frame that cannot be read is skipped with a warning.
 
-Targets come from the bag's TargetSelection messages, each applied to the frame nearest to its
-stamp (stamp 0: to its time in the bag), or from --box and --point in the first frame.
+Targets come from the bag's TargetSelection messages, or from --box and --point in the first frame.
+A SELECT with a stamp applies to the frame nearest to that; every other selection, as live, to the
+frame nearest to its time in the bag. What was recorded before a SELECT does not touch its target,
+even where that begins in an earlier frame: a CLEAR leaves it alone, and a target of the same id
+that was removed before the SELECT ends where the new one begins. Targets get the ids that they got
+live.
 
 Replaying is deterministic: run twice on the CPU of one machine, the messages of targets and masks
 have the same bytes. That is why the seconds per stage in a TrackedTargetArray are 0 here. A GPU
@@ -57,13 +61,14 @@ from mosam_ros.mosam.catch_up import StreamTracker
 from mosam_ros.mosam.checkpoints import MODELS
 from mosam_ros.mosam.prompts import PromptError
 from mosam_ros.mosam.results import StageSeconds
-from mosam_ros.mosam.selection import ignored
-from mosam_ros.mosam.tracker import MosamTracker
+from mosam_ros.mosam.selection import Action, ignored
+from mosam_ros.mosam.tracker import MAX_TARGET_ID, MosamTracker
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
 from mosam_ros.nodes.conversions import (
     color_to_image,
     header_seconds,
     labels_to_image,
+    prompt_from_selection,
     selection_from_message,
     targets_message,
 )
@@ -90,10 +95,24 @@ class ReplayError(ValueError):
 
 @dataclass(frozen=True)
 class PlannedSelection:
-    """A selection and the index of the frame that it is for."""
+    """A selection.
+
+    Attributes:
+        frame: index of the frame that it is for.
+        message: what is asked for.
+        recorded: its place among the bag's selections in the order of recording.
+    """
 
     frame: int
     message: TargetSelection
+    recorded: int = 0
+
+    def ends(self, target_id: int) -> bool:
+        """Whether it asks to forget a target of that id."""
+        message = self.message
+        if message.action == TargetSelection.REMOVE:
+            return message.target_id == target_id
+        return message.action == TargetSelection.CLEAR
 
 
 @dataclass(frozen=True)
@@ -167,6 +186,7 @@ class Replayer:
         self._next_frame = 0
         self._first_problem = ""
         self._targets: set[int] = set()
+        self._recorded: dict[int, int] = {}  # by target: the place of its SELECT
         self._num_selections = len(self._waiting)
         self._selections_ignored = 0
         self._frames = 0
@@ -191,7 +211,7 @@ class Replayer:
             return None
         self._take(frame, header_seconds(message.header))
         while self._waiting and self._waiting[0].frame <= index:
-            self._select(self._waiting.popleft().message)
+            self._select(self._waiting.popleft())
         result = self._stream.track()
         for rejected in result.rejected:
             self._ignore_selection(rejected.target_id, rejected.reason)
@@ -209,11 +229,37 @@ class Replayer:
                 "all targets are cleared there"
             )
 
-    def _select(self, message: TargetSelection) -> None:
+    def _select(self, planned: PlannedSelection) -> None:
         try:
-            self._stream.apply(replace(selection_from_message(message), stamp=None))
+            self._apply(planned)
         except PromptError as error:
-            self._ignore_selection(message.target_id, error)
+            self._ignore_selection(planned.message.target_id, error)
+
+    def _apply(self, planned: PlannedSelection) -> None:
+        """Do what a selection asks for to the targets that were selected before it, as recorded."""
+        selection = replace(selection_from_message(planned.message), stamp=None)
+        if selection.action is Action.SELECT:
+            self._free_id(planned)
+            selected = self._stream.apply(selection)
+            self._recorded[selected.target_id] = planned.recorded
+        elif selection.action is Action.CLEAR:
+            for target_id in self._stream.target_ids:
+                if self._recorded[target_id] < planned.recorded:
+                    self._stream.remove(target_id)
+        elif self._recorded.get(selection.target_id, -1) < planned.recorded:
+            self._stream.apply(selection)
+
+    def _free_id(self, planned: PlannedSelection) -> None:
+        """End the target whose id a SELECT takes, where it was forgotten before that arrived."""
+        target_id = planned.message.target_id
+        if target_id not in self._stream.target_ids:
+            return
+        selected = self._recorded[target_id]
+        if any(
+            selected < waiting.recorded < planned.recorded and waiting.ends(target_id)
+            for waiting in self._waiting
+        ):
+            self._stream.remove(target_id)
 
     def _ignore_selection(self, target_id: int, reason: object) -> None:
         self._selections_ignored += 1
@@ -333,18 +379,75 @@ def plan_selections(
             selections.append((bag_time, header_stamp(data), message))
         else:
             warn(f"a selection of {len(data)} bytes is damaged and ignored")
-    planned = []
-    for bag_time, stamp, message in selections:
-        moments, moment = (np.array(stamps), stamp) if stamp else (np.array(times), bag_time)
-        distances = np.abs(moments - moment)
-        frame = int(distances.argmin())
-        if stamp and distances[frame] > FAR_STAMP * 1e9:
-            warn(
-                f"a selection's stamp is {distances[frame] / 1e9:.1f} s from the nearest frame's, "
+    plan = _Plan(np.array(times), np.array(stamps), warn)
+    planned = [plan.place(place, *selection) for place, selection in enumerate(selections)]
+    return sorted(planned, key=lambda entry: entry.frame)
+
+
+class _Plan:
+    """Finds the frames of selections, and the ids of their targets.
+
+    Args:
+        times: of the frames in the bag, nanoseconds.
+        stamps: of the frames, nanoseconds.
+        warn: is told of selections that are far from every frame.
+    """
+
+    def __init__(
+        self, times: NDArray[np.int64], stamps: NDArray[np.int64], warn: Callable[[str], None]
+    ) -> None:
+        self._times = times
+        self._stamps = stamps
+        self._warn = warn
+        self._last_id = 0
+        self._starts: dict[int, int] = {}  # by target: the frame of its SELECT
+
+    def place(
+        self, recorded: int, bag_time: int, stamp: int, message: TargetSelection
+    ) -> PlannedSelection:
+        """The next selection in the order of recording, its times in nanoseconds."""
+        if message.action == TargetSelection.SELECT:
+            frame = self._frame_of_stamp(stamp) if stamp else _nearest(self._times, bag_time)
+            if _says_where(message):
+                self._give_id(message)
+                self._starts[message.target_id] = frame
+        else:
+            frame = _nearest(self._times, bag_time)
+            if message.action != TargetSelection.CLEAR:
+                frame = max(frame, self._starts.get(message.target_id, 0))
+        return PlannedSelection(frame, message, recorded)
+
+    def _frame_of_stamp(self, stamp: int) -> int:
+        frame = _nearest(self._stamps, stamp)
+        distance = abs(int(self._stamps[frame]) - stamp) / 1e9
+        if distance > FAR_STAMP:
+            self._warn(
+                f"a selection's stamp is {distance:.1f} s from the nearest frame's, "
                 f"frame {frame}, to which it is applied"
             )
-        planned.append(PlannedSelection(frame, message))
-    return sorted(planned, key=lambda entry: entry.frame)
+        return frame
+
+    def _give_id(self, message: TargetSelection) -> None:
+        """Give a target the id that it got live, where selections came in the order of recording.
+
+        Once the largest id was used the tracker chooses one.
+        """
+        if message.target_id == 0 and self._last_id < MAX_TARGET_ID:
+            message.target_id = self._last_id + 1
+        self._last_id = max(self._last_id, message.target_id)
+
+
+def _nearest(moments: NDArray[np.int64], moment: int) -> int:
+    return int(np.abs(moments - moment).argmin())
+
+
+def _says_where(message: TargetSelection) -> bool:
+    """Whether a SELECT is taken at all: only then does the tracker give its target an id."""
+    try:
+        prompt_from_selection(message).require_target()
+    except PromptError:
+        return False
+    return True
 
 
 def first_frame_selection(

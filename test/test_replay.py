@@ -403,6 +403,124 @@ def test_selections_go_to_the_nearest_frame(tmp_path):
     assert "1.5 s from the nearest frame's, frame 5" in warnings[1]
 
 
+def test_only_a_select_goes_to_the_frame_of_its_stamp(tmp_path):
+    tiny = np.zeros((2, 2, 3), np.uint8)
+    past = {"time": stamp(1), "target_id": 1}
+    actions = TargetSelection.REFINE, TargetSelection.REMOVE, TargetSelection.CLEAR
+    bag = write_bag(
+        tmp_path / "drive",
+        [
+            *((IMAGE, stamp(t) + DELAY, raw_image(tiny, stamp(t))) for t in range(6)),
+            (SELECT, stamp(2), selection(stamp(2), target_id=1)),
+            *((SELECT, stamp(4) + DELAY, selection(action=a, **past)) for a in actions),
+        ],
+    )
+    warnings = []
+    with bags.open_bag(bag) as reader:
+        planned = replay.plan_selections(reader, IMAGE, SELECT, warnings.append)
+    assert [p.frame for p in planned] == [2, 4, 4, 4]
+    assert not warnings
+
+
+def test_nothing_is_done_to_a_target_before_the_frame_that_it_begins_in(tmp_path):
+    """As where the recorder heard of a selection before it got the selection's frame."""
+    tiny = np.zeros((2, 2, 3), np.uint8)
+    box = np.ones((2, 2))
+    bag = write_bag(
+        tmp_path / "drive",
+        [
+            *((IMAGE, stamp(t) + DELAY, raw_image(tiny, stamp(t))) for t in range(6)),
+            (SELECT, stamp(1), selection(stamp(4), box)),
+            (SELECT, stamp(2), selection(0, box, action=TargetSelection.REFINE, target_id=1)),
+            (SELECT, stamp(2), selection(0, action=TargetSelection.REMOVE, target_id=2)),
+        ],
+    )
+    with bags.open_bag(bag) as reader:
+        planned = replay.plan_selections(reader, IMAGE, SELECT, print)
+    assert [(p.frame, p.message.action) for p in planned] == [
+        (2, TargetSelection.REMOVE),
+        (4, TargetSelection.SELECT),
+        (4, TargetSelection.REFINE),
+    ]
+
+
+def replayed_targets(folder: Path, clip, selections, capsys) -> list[list[tuple[int, str]]]:
+    """Per frame its targets' ids and labels; selections are (frame at arrival, message)."""
+    arrivals = [(SELECT, stamp(t) + DELAY + 1 + i, m) for i, (t, m) in enumerate(selections)]
+    messages = sorted([*frames_of(clip), *arrivals], key=lambda entry: entry[1])
+    bag = write_bag(folder / "drive", messages)
+    assert run(bag, "--output", folder / "out") == 0
+    said = capsys.readouterr()
+    assert "warning" not in said.err
+    assert re.search(r"selections ignored +0\n", said.out)
+    return [[(t.id, t.label) for t in m.targets] for m in decoded(folder / "out", TARGETS)]
+
+
+def test_what_was_cleared_before_a_selection_arrived_is_not_its_target(clip, tmp_path, capsys):
+    found = replayed_targets(
+        tmp_path,
+        clip,
+        [
+            (0, selection(0, clip[0].masks[0], label="old")),
+            (5, selection(0, action=TargetSelection.CLEAR)),
+            (6, selection(stamp(3), clip[3].masks[0], label="new")),
+            (7, selection(0, action=TargetSelection.CLEAR)),
+        ],
+        capsys,
+    )
+    old, new = (1, "old"), (2, "new")
+    assert found == [[old]] * 3 + [[old, new]] * 2 + [[new]] * 2 + [[]] * (NUM_FRAMES - 7)
+
+
+@pytest.mark.parametrize(
+    "ends", [{"action": TargetSelection.REMOVE, "target_id": 1}, {"action": TargetSelection.CLEAR}]
+)
+def test_an_id_that_was_freed_can_be_taken_by_a_selection_in_the_past(clip, ends, tmp_path, capsys):
+    found = replayed_targets(
+        tmp_path,
+        clip,
+        [
+            (0, selection(0, clip[0].masks[0], label="old", target_id=1)),
+            (5, selection(0, clip[5].masks[0], action=TargetSelection.REFINE, target_id=1)),
+            (5, selection(0, **ends)),
+            (6, selection(stamp(3), clip[3].masks[0], label="new", target_id=1)),
+            (7, selection(0, action=TargetSelection.REMOVE, target_id=1)),
+        ],
+        capsys,
+    )
+    assert found == [[(1, "old")]] * 3 + [[(1, "new")]] * 4 + [[]] * (NUM_FRAMES - 7)
+
+
+def test_an_id_that_was_not_freed_stays_taken(clip, tmp_path, capsys):
+    box = clip[0].masks[0]
+    messages = [
+        *frames_of(clip[:4]),
+        (SELECT, stamp(0), selection(0, box, label="first", target_id=1)),
+        (SELECT, stamp(3), selection(stamp(1), box, label="second", target_id=1)),
+        (SELECT, stamp(3) + 1, selection(0, action=TargetSelection.CLEAR)),
+    ]
+    bag = write_bag(tmp_path / "drive", sorted(messages, key=lambda entry: entry[1]))
+    assert run(bag, "--output", tmp_path / "out") == 0
+    assert "selection for target 1 ignored: target id 1 is in use" in capsys.readouterr().err
+    labels = [[t.label for t in m.targets] for m in decoded(tmp_path / "out", TARGETS)]
+    assert labels == [["first"]] * 3 + [[]]
+
+
+def test_targets_have_the_ids_that_they_got_live(clip, tmp_path, capsys):
+    found = replayed_targets(
+        tmp_path,
+        clip,
+        [
+            (4, selection(0, clip[4].masks[0], label="first")),
+            (6, selection(stamp(2), clip[2].masks[0], label="second")),
+            (7, selection(0, action=TargetSelection.REMOVE, target_id=1)),
+        ],
+        capsys,
+    )
+    first, second = (1, "first"), (2, "second")
+    assert found == [[]] * 2 + [[second]] * 2 + [[first, second]] * 3 + [[second]] * 2
+
+
 def test_what_the_bag_lacks_is_said(clip, tmp_path, capsys):
     output = ("--output", tmp_path / "out")
     image = raw_image(clip[0].image, START)
