@@ -1,6 +1,7 @@
 """Start the tracker: `ros2 launch mosam_ros tracker.launch.py image:=/camera/image_raw`.
 
-With `depth:=/camera/depth_registered camera_info:=/camera/camera_info` also the localizer.
+With `depth:=/camera/depth_registered` also the localizer. The lens is taken from the `camera_info`
+beside the image, here `/camera/camera_info`, unless `camera_info:=` names another topic.
 """
 
 import os
@@ -9,13 +10,21 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
+from launch_ros.actions import Node, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from mosam_ros.dds import use_large_image_profile
 
 SHARE = FindPackageShare("mosam_ros")
+
+
+def lens_topic(context):
+    """The `camera_info` given, else the one in the image's namespace."""
+    if given := LaunchConfiguration("camera_info").perform(context):
+        return given
+    namespace, slash, _ = LaunchConfiguration("image").perform(context).rpartition("/")
+    return f"{namespace}{slash}camera_info"
 
 
 def start_tracker(context):
@@ -33,7 +42,7 @@ def start_tracker(context):
             remappings=[
                 ("image", LaunchConfiguration("image")),
                 ("select", LaunchConfiguration("select")),
-                ("camera_info", LaunchConfiguration("camera_info")),
+                ("camera_info", lens_topic(context)),
             ],
             output="screen",
             emulate_tty=True,
@@ -53,7 +62,7 @@ def start_localizer(context):
             parameters=[LaunchConfiguration("localizer_params_file")],
             remappings=[
                 ("depth", LaunchConfiguration("depth")),
-                ("camera_info", LaunchConfiguration("camera_info")),
+                ("camera_info", lens_topic(context)),
             ],
             output="screen",
             emulate_tty=True,
@@ -84,12 +93,19 @@ def generate_launch_description():
             description="registered depth topic; starts the localizer; empty = no localizer",
         ),
         DeclareLaunchArgument(
-            "camera_info", default_value="camera_info", description="topic of the image's lens"
+            "camera_info",
+            default_value="",
+            description="topic of the image's lens; empty = camera_info beside the image",
         ),
         DeclareLaunchArgument(
             "localizer_params_file",
             default_value=PathJoinSubstitution([SHARE, "config", "localizer.yaml"]),
             description="parameters of the localizer",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            description="all nodes follow /clock: true; false = as in their parameter files",
         ),
     ]
     rviz = Node(
@@ -109,5 +125,8 @@ def generate_launch_description():
         SetEnvironmentVariable(name, path)
         for name, path in use_large_image_profile(dict(os.environ)).items()
     ]
+    simulated_time = SetParameter(
+        "use_sim_time", True, condition=IfCondition(LaunchConfiguration("use_sim_time"))
+    )
     nodes = [OpaqueFunction(function=start) for start in (start_tracker, start_localizer)]
-    return LaunchDescription([*arguments, *profile, *nodes, rviz])
+    return LaunchDescription([*arguments, *profile, simulated_time, *nodes, rviz])

@@ -98,6 +98,30 @@ def test_a_depth_topic_starts_the_localizer(started):
     assert parameters(event) == defaults["/**"]["ros__parameters"]
 
 
+@pytest.mark.parametrize(
+    ("image", "lens"),
+    [
+        ("/camera/image_raw", "/camera/camera_info"),
+        ("camera/color/image_raw", "camera/color/camera_info"),
+        ("/image", "/camera_info"),
+        ("image", "camera_info"),
+    ],
+)
+def test_the_lens_is_beside_the_image(started, image, lens):
+    events = started("tracker.launch.py", image=image, depth="/camera/depth")
+    assert sorted(events) == ["localizer_node", "tracker_node"]
+    for event in events.values():
+        assert f"camera_info:={lens}" in event.cmd
+
+
+@pytest.mark.parametrize("name", ["tracker.launch.py", "demo.launch.py"])
+def test_simulated_time_is_every_nodes_or_nobodys(started, name):
+    for event in started(name, depth="/depth", use_sim_time="true").values():
+        assert "use_sim_time:=True" in event.cmd
+    for event in started(name, depth="/depth").values():
+        assert not any("use_sim_time" in part for part in event.cmd)
+
+
 def test_a_parameters_file_of_the_users_own_is_not_overruled(started, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("/**:\n  ros__parameters:\n    model: sam2.1_hiera_large\n")
