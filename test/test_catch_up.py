@@ -14,11 +14,13 @@ from mosam_ros.mosam.catch_up import (
     CATCH_UP_FRAMES,
     MAX_CATCHING_UP,
     FrameBuffer,
+    SeenTarget,
     StreamTracker,
+    seen_targets,
 )
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
-from mosam_ros.mosam.results import FrameResult, StageSeconds, TargetState
+from mosam_ros.mosam.results import Box, FrameResult, StageSeconds, TargetState
 from mosam_ros.mosam.selection import Action, Selection
 from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
 
@@ -265,12 +267,75 @@ def test_the_buffer_is_bounded_in_time_and_in_bytes():
     assert len(small) == 1, "the newest frame is kept in any case"
 
 
+def test_masks_count_as_memory_of_the_buffer_as_long_as_they_are_kept():
+    bits = np.zeros((10, 3), np.uint8)
+    buffer = FrameBuffer(1e9, max_bytes=4 * PIXELS.nbytes)
+    seen = [SeenTarget(target_id, 0.9, Box(0, 0, 20, 10), bits) for target_id in (1, 2)]
+    for moment in range(3):
+        buffer.add(PIXELS, float(moment))
+        buffer.note(buffer.newest, seen)
+    assert buffer.num_bytes == 3 * PIXELS.nbytes + 6 * bits.nbytes
+    gone = buffer.oldest
+    buffer.add(PIXELS, 3.0)
+    assert len(buffer) == 3, "four without masks"
+    assert buffer.num_bytes == 3 * PIXELS.nbytes + 4 * bits.nbytes
+    buffer.note(gone, [SeenTarget(3, 0.9, Box(0, 0, 20, 10), bits)])
+    assert buffer.num_bytes == 3 * PIXELS.nbytes + 4 * bits.nbytes
+    buffer.forget(2)
+    assert list(buffer.oldest.seen) == [1]
+    assert buffer.num_bytes == 3 * PIXELS.nbytes + 2 * bits.nbytes
+    buffer.forget_targets()
+    assert not buffer.oldest.seen and buffer.num_bytes == 3 * PIXELS.nbytes
+
+
+def test_the_buffer_knows_whether_memory_or_time_bounds_it():
+    by_time, by_memory = FrameBuffer(0.5), FrameBuffer(10.0, max_bytes=5 * PIXELS.nbytes)
+    full = []
+    for index in range(8):
+        for buffer in (by_time, by_memory):
+            buffer.add(PIXELS, index / 10)
+        full.append((by_time.is_full, by_memory.is_full))
+    assert full == [(False, False)] * 4 + [(False, True)] * 4
+
+
+def test_a_mask_is_kept_bit_by_bit(loaded):
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(crossing.mask(0, 0)))
+    result = tracker.track(crossing.frame(0), stamp(0))
+    (seen,) = seen_targets(result)
+    mask = result.targets[0].mask
+    kept = [[seen.covers(x, y) for x in range(mask.shape[1])] for y in range(mask.shape[0])]
+    assert mask.any() and np.array_equal(kept, mask)
+
+
+def test_kept_frames_know_where_the_targets_were(loaded):
+    """Also those that caught up later; until the target is removed."""
+    stream = StreamTracker(MosamTracker(loaded), 2.0)
+    stream.take(crossing.frame(0), stamp(0))
+    stream.select(Prompt.from_mask(crossing.mask(1, 0)), target_id=5)
+    play(stream, range(NOW))
+    stream.take(crossing.frame(NOW), stamp(NOW))
+    stream.select(BOX, target_id=9, stamp=stamp(0))
+    stream.track()
+    stream.catch_up(1000.0)
+    then, now = stream.frames.nearest(stamp(0)).seen, stream.frames.newest.seen
+    assert set(then) == set(now) == {5, 9}
+    x, y = crossing.center(0, 0)
+    assert then[9].covers(x, y) and not then[5].covers(x, y)
+    assert now[5].covers(x, y) and not now[9].covers(x, y)
+    stream.remove(9)
+    assert set(then) == set(now) == {5}
+    stream.clear()
+    assert not then and not now
+
+
 def test_the_buffer_finds_the_nearest_frame():
     buffer = FrameBuffer(10.0)
     for moment in (1.0, 2.0, 4.0):
         buffer.add(PIXELS, moment)
     found = [buffer.nearest(moment).stamp for moment in (-5, 1.4, 1.6, 2.9, 3.1, 99)]
     assert found == [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+    assert buffer.nearest(None) is buffer.newest
 
 
 @pytest.mark.parametrize("moment", [2.0, 1.0, -50.0])

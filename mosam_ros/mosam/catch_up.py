@@ -5,25 +5,61 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosam_ros.mosam.prompts import Prompt, PromptError
-from mosam_ros.mosam.results import FrameResult, RejectedPrompt
+from mosam_ros.mosam.results import Box, FrameResult, RejectedPrompt
 from mosam_ros.mosam.selection import Action, Selection
 from mosam_ros.mosam.stamps import starts_anew
 from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
 
 MAX_BUFFER_BYTES = 256 * 2**20
-"""Frames kept take no more memory than this, however long the time asked for."""
+"""Frames kept and the masks in them take no more memory, however long the time asked for."""
 
 MAX_CATCHING_UP = 8
 """Targets that can catch up at a time; each has a tracker of its own."""
 
 CATCH_UP_FRAMES = 8
 """New frames until a target has caught up; kept frames are skipped as far as that needs it."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeenTarget:
+    """Where a target was seen in a frame, in little memory.
+
+    Attributes:
+        target_id: whose mask it is.
+        predicted_iou: the model's own estimate of the mask's IoU with the truth, 0..1.
+        box: the mask's tight box in pixels.
+        bits: (box.height, ceil(box.width / 8)) uint8: the mask in its box, a bit per pixel.
+    """
+
+    target_id: int
+    predicted_iou: float
+    box: Box
+    bits: NDArray[np.uint8]
+
+    def covers(self, column: int, row: int) -> bool:
+        """Whether a pixel of the frame lies in the mask."""
+        x, y = column - self.box.x, row - self.box.y
+        if not (0 <= x < self.box.width and 0 <= y < self.box.height):
+            return False
+        return bool(self.bits[y, x // 8] >> (7 - x % 8) & 1)
+
+
+def seen_targets(result: FrameResult) -> list[SeenTarget]:
+    """The targets of a result that have a mask."""
+    seen = []
+    for target in result.targets:
+        if (box := target.box) is not None:
+            mask = target.mask[box.y : box.y + box.height, box.x : box.x + box.width]
+            bits = np.packbits(mask, axis=1)
+            seen.append(SeenTarget(target.target_id, target.predicted_iou, box, bits))
+    return seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +70,17 @@ class KeptFrame:
         number: counts the frames of the stream.
         stamp: seconds.
         pixels: (height, width, 3) uint8 RGB.
+        seen: the targets found in it, as far as they still exist, by id.
     """
 
     number: int
     stamp: float
     pixels: NDArray[np.uint8]
+    seen: dict[int, SeenTarget] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.pixels.nbytes + sum(target.bits.nbytes for target in self.seen.values())
 
 
 class FrameBuffer:
@@ -46,13 +88,13 @@ class FrameBuffer:
 
     Args:
         seconds: how far back it reaches, by the frames' stamps.
-        max_bytes: the most that the frames take; older ones go first.
+        max_bytes: the most that the frames and the masks in them take; older ones go first.
     """
 
     def __init__(self, seconds: float, max_bytes: int = MAX_BUFFER_BYTES) -> None:
         self.seconds = seconds
         self.num_bytes = 0
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._frames: deque[KeptFrame] = deque()
         self._next_number = 0
 
@@ -67,6 +109,11 @@ class FrameBuffer:
     def newest(self) -> KeptFrame:
         return self._frames[-1]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether memory, and not time, is what keeps it from reaching further back."""
+        return self.num_bytes + self.newest.num_bytes > self.max_bytes
+
     def add(self, pixels: NDArray[np.uint8], stamp: float) -> None:
         """Keep a frame. One that is not later than the newest starts the buffer anew."""
         if self._frames and stamp <= self.newest.stamp:
@@ -75,19 +122,40 @@ class FrameBuffer:
         self._next_number += 1
         self.num_bytes += pixels.nbytes
         while len(self._frames) > 1 and self._is_too_much():
-            self.num_bytes -= self._frames.popleft().pixels.nbytes
+            self.num_bytes -= self._frames.popleft().num_bytes
+
+    def note(self, frame: KeptFrame, targets: Iterable[SeenTarget]) -> None:
+        """Keep what was found in a frame, for as long as the frame is kept."""
+        before = frame.num_bytes
+        frame.seen.update((target.target_id, target) for target in targets)
+        if frame.number >= self.oldest.number:
+            self.num_bytes += frame.num_bytes - before
+
+    def forget(self, target_id: int) -> None:
+        """Drop what was found of a target."""
+        for frame in self._frames:
+            if (seen := frame.seen.pop(target_id, None)) is not None:
+                self.num_bytes -= seen.bits.nbytes
+
+    def forget_targets(self) -> None:
+        """Drop what was found of all targets."""
+        for frame in self._frames:
+            frame.seen.clear()
+        self.num_bytes = sum(frame.num_bytes for frame in self._frames)
 
     def _is_too_much(self) -> bool:
         too_old = self.newest.stamp - self.oldest.stamp > self.seconds
-        return too_old or self.num_bytes > self._max_bytes
+        return too_old or self.num_bytes > self.max_bytes
 
     def clear(self) -> None:
         """Forget all frames."""
         self._frames.clear()
         self.num_bytes = 0
 
-    def nearest(self, stamp: float) -> KeptFrame:
-        """The frame taken at a time, or nearest to it."""
+    def nearest(self, stamp: float | None) -> KeptFrame:
+        """The frame taken at a time, or nearest to it; the newest for None."""
+        if stamp is None:
+            return self.newest
         return min(self._frames, key=lambda frame: abs(frame.stamp - stamp))
 
     def after(self, number: int) -> list[KeptFrame]:
@@ -154,7 +222,9 @@ class _CatchUp:
             ahead = frames.after(self._done)
             frame = ahead[min(self._stride(frames.newest.number, steps), len(ahead)) - 1]
         self._done = frame.number
-        return self.tracker.track(frame.pixels, frame.stamp).rejected
+        result = self.tracker.track(frame.pixels, frame.stamp)
+        frames.note(frame, seen_targets(result))
+        return result.rejected
 
     def _stride(self, newest: int, steps: float) -> int:
         """Frames to go on at a time to be there when it is due."""
@@ -214,7 +284,9 @@ class StreamTracker:
             ValueError: it is not an RGB image.
         """
         newest = self.frames.newest
-        return self._live.track(newest.pixels, newest.stamp)
+        result = self._live.track(newest.pixels, newest.stamp)
+        self.frames.note(newest, seen_targets(result))
+        return result
 
     def apply(self, selection: Selection) -> Selected | None:
         """Do what a selection asks for, as soon as a frame was taken.
@@ -257,7 +329,7 @@ class StreamTracker:
             PromptError: the id is in use or out of range, or too many targets are catching up.
         """
         newest, oldest = self.frames.newest, self.frames.oldest
-        start = newest if stamp is None else self.frames.nearest(stamp)
+        start = self.frames.nearest(stamp)
         if start is not newest and len(self._catching_up) >= MAX_CATCHING_UP:
             raise PromptError(
                 f"{MAX_CATCHING_UP} targets are still catching up: send it again when they are "
@@ -292,9 +364,11 @@ class StreamTracker:
         """
         if self._catching_up.pop(target_id, None) is None:
             self._live.remove(target_id)
+        self.frames.forget(target_id)
 
     def clear(self) -> None:
         """Forget all targets."""
+        self.frames.forget_targets()
         self._catching_up.clear()
         self._live.clear()
 

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from geometry_msgs.msg import PointStamped
 from sensor_msgs.msg import CameraInfo
 
+from mosam_ros.mosam.catch_up import SeenTarget
 from mosam_ros.mosam.prompts import PromptError
-from mosam_ros.mosam.results import FrameResult
 from mosam_ros.nodes.image_input import ImageError
 from mosam_ros.nodes.position_messages import camera_from_info
+
+SAME_CLICK_SECONDS = 0.4
+SAME_CLICK_PIXELS = 5.0
+"""What comes so soon and so near after a click is its repetition, as of a double click."""
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click in the image.
+
+    Attributes:
+        x, y: in pixels.
+        arrived: seconds of a steady clock.
+    """
+
+    x: float
+    y: float
+    arrived: float
+
+    def repeats(self, other: Click) -> bool:
+        """Whether the other click, an earlier one, was the same."""
+        near = math.hypot(self.x - other.x, self.y - other.y) <= SAME_CLICK_PIXELS
+        return near and self.arrived - other.arrived <= SAME_CLICK_SECONDS
 
 
 def seen_pixel(
@@ -47,17 +74,15 @@ def seen_pixel(
     return x, y
 
 
-def target_at(result: FrameResult | None, x: float, y: float, size: tuple[int, int]) -> int | None:
+def target_at(seen: Iterable[SeenTarget], x: float, y: float, size: tuple[int, int]) -> int | None:
     """The id of the target in whose mask a pixel of the image lies; the surest of several.
 
     Args:
-        result: the last one, None where there is none.
+        seen: the targets in the image.
         x: in pixels, inside of the image.
         y: likewise.
-        size: (height, width) of the image in pixels; masks of another size are not looked at.
+        size: (height, width) of the image in pixels.
     """
-    if result is None or result.image_size != size:
-        return None
     row, column = min(round(y), size[0] - 1), min(round(x), size[1] - 1)
-    there = [target for target in result.targets if target.mask[row, column]]
+    there = [target for target in seen if target.covers(column, row)]
     return max(there, key=lambda target: target.predicted_iou).target_id if there else None

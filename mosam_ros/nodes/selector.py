@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from geometry_msgs.msg import Point, PointStamped
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CameraInfo
 
-from mosam_ros.mosam.catch_up import Selected, StreamTracker
+from mosam_ros.mosam.catch_up import (
+    KeptFrame,
+    SeenTarget,
+    Selected,
+    StreamTracker,
+    seen_targets,
+)
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import FrameResult, RejectedPrompt
 from mosam_ros.mosam.selection import Action, Selection, ignored
 from mosam_ros.msg import TargetSelection
-from mosam_ros.nodes.clicks import seen_pixel, target_at
+from mosam_ros.nodes.clicks import Click, seen_pixel, target_at
 from mosam_ros.nodes.conversions import header_seconds, selection_from_message
 
 MAX_WAITING = 64
 """Selections that wait for a frame; what comes beyond is refused."""
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What came, and when by a steady clock, in seconds."""
+
+    message: TargetSelection | Point | PointStamped
+    arrived: float
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """What is to be told as soon as the target is in the results."""
+
+    target_id: int
+    text: str
 
 
 class Selector:
@@ -39,18 +63,20 @@ class Selector:
     def __init__(self, log: RcutilsLogger) -> None:
         self._log = log
         self._lock = threading.Lock()
-        self._waiting: deque[TargetSelection | Point | PointStamped] = deque()
+        self._waiting: deque[_Said] = deque()
+        self._pending: list[_Pending] = []
+        self._last_click: Click | None = None
         self.camera_info: CameraInfo | None = None
         self.last_result: FrameResult | None = None
 
-    def put(self, said: TargetSelection | Point | PointStamped) -> None:
+    def put(self, message: TargetSelection | Point | PointStamped) -> None:
         """Let a selection, a click on a pixel or a point in space wait for the next frame."""
         with self._lock:
-            if _is_clear(said):
+            if _is_clear(message):
                 self._waiting.clear()
             full = len(self._waiting) >= MAX_WAITING
             if not full:
-                self._waiting.append(said)
+                self._waiting.append(_Said(message, time.monotonic()))
         if full:
             self._log.warning(
                 f"selection ignored: {MAX_WAITING} others already wait for a frame; does the "
@@ -61,6 +87,7 @@ class Selector:
         """Drop what waits."""
         with self._lock:
             self._waiting.clear()
+        self._pending.clear()
 
     def apply(self, stream: StreamTracker, values: Mapping[str, Any]) -> None:
         """Do all that was said; a frame was taken.
@@ -69,68 +96,144 @@ class Selector:
             stream: the tracker.
             values: of the node's parameters.
         """
+        self._drop_failed(stream)
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
         for said in waiting:
             try:
                 self._apply(said, stream, values)
             except PromptError as error:
-                self._log.warning(ignored(getattr(said, "target_id", 0), error))
+                self._log.warning(ignored(getattr(said.message, "target_id", 0), error))
 
     def report(self, rejected: tuple[RejectedPrompt, ...]) -> None:
-        """Say which prompts did not fit their frames."""
+        """Say which prompts did not fit their frames, and which targets are in `last_result`."""
         for prompt in rejected:
+            self._drop_pending(prompt.target_id)
             self._log.warning(ignored(prompt.target_id, prompt.reason))
+        there = self._ids_in_result()
+        for entry in self._pending:
+            if entry.target_id in there:
+                self._log.info(entry.text)
+        self._pending = [entry for entry in self._pending if entry.target_id not in there]
 
-    def _apply(
-        self,
-        said: TargetSelection | Point | PointStamped,
-        stream: StreamTracker,
-        values: Mapping[str, Any],
-    ) -> None:
-        if isinstance(said, TargetSelection):
-            selection, how = selection_from_message(said), ""
+    def _ids_in_result(self) -> set[int]:
+        return {t.target_id for t in self.last_result.targets} if self.last_result else set()
+
+    def _drop_failed(self, stream: StreamTracker) -> None:
+        """Only targets that are not in the results yet can be waited for from frame to frame."""
+        possible = {*stream.target_ids, *stream.catching_up} - self._ids_in_result()
+        self._pending = [entry for entry in self._pending if entry.target_id in possible]
+
+    def _drop_pending(self, target_id: int) -> None:
+        self._pending = [entry for entry in self._pending if entry.target_id != target_id]
+
+    def _apply(self, said: _Said, stream: StreamTracker, values: Mapping[str, Any]) -> None:
+        if isinstance(said.message, TargetSelection):
+            selection, how = selection_from_message(said.message), ""
+        elif (clicked := self._clicked(said.message, said.arrived, stream, values)) is not None:
+            selection, how = clicked, " by a click"
         else:
-            selection, how = self._clicked(said, stream, values), " by a click"
-        self._tell(selection, stream.apply(selection), how)
+            self._log.debug("a click ignored that repeats the one before, as a double click does")
+            return
+        selected = stream.apply(selection)
+        if selected is not None:
+            self._tell_selected(selected, selection.label, stream)
+        else:
+            self._tell(selection, how)
 
     def _clicked(
-        self, said: Point | PointStamped, stream: StreamTracker, values: Mapping[str, Any]
-    ) -> Selection:
-        """Select what is at a pixel; remove or refine the target that is there already."""
-        size = stream.frames.newest.pixels.shape[:2]
-        if isinstance(said, Point):
-            x, y, stamp = said.x, said.y, None
+        self,
+        message: Point | PointStamped,
+        arrived: float,
+        stream: StreamTracker,
+        values: Mapping[str, Any],
+    ) -> Selection | None:
+        """Select what was at a pixel of a frame; remove or refine the target that was there.
+
+        Returns:
+            None where the click repeats the one before.
+
+        Raises:
+            PromptError: it is outside the image, or see `seen_pixel` and `_refined`.
+        """
+        stamp = None if isinstance(message, Point) else header_seconds(message.header) or None
+        frame = stream.frames.nearest(stamp)
+        size = frame.pixels.shape[:2]
+        if isinstance(message, Point):
+            x, y = message.x, message.y
         else:
-            x, y = seen_pixel(said, self.camera_info, size, values["rectified"])
-            stamp = header_seconds(said.header) or None
+            x, y = seen_pixel(message, self.camera_info, size, values["rectified"])
+        click = Click(x, y, arrived)
+        if self._last_click is not None and click.repeats(self._last_click):
+            return None
+        self._last_click = click
         prompt = Prompt.from_points([(x, y)]).fit(*size)
-        target_id = target_at(self.last_result, x, y, size)
-        if target_id not in stream.target_ids:
+        target_id = target_at(self._seen(frame, stamp, stream), x, y, size)
+        if target_id is None:
             return Selection(Action.SELECT, prompt, stamp=stamp)
-        action = Action.REMOVE if values["click_on_target"] == "remove" else Action.REFINE
-        return Selection(action, prompt, target_id)
+        if values["click_on_target"] == "remove":
+            return Selection(Action.REMOVE, target_id=target_id)
+        return self._refined(prompt, target_id, stream)
 
-    def _tell(self, selection: Selection, selected: Selected | None, how: str) -> None:
-        """Say what was done."""
-        if selected is not None:
-            self._tell_selected(selected, selection.label)
-        elif selection.action is Action.CLEAR:
+    def _seen(
+        self, frame: KeptFrame, stamp: float | None, stream: StreamTracker
+    ) -> list[SeenTarget]:
+        """The targets in the frame of a click; none where that frame is not kept any more."""
+        if stamp is None or frame is stream.frames.newest:
+            return self._seen_now(stream)
+        return [] if stamp < stream.frames.oldest.stamp else list(frame.seen.values())
+
+    def _seen_now(self, stream: StreamTracker) -> list[SeenTarget]:
+        """Those of the last result, as the newest frame has none yet."""
+        last = self.last_result
+        if last is None or last.image_size != stream.frames.newest.pixels.shape[:2]:
+            return []
+        return [target for target in seen_targets(last) if target.target_id in stream.target_ids]
+
+    def _refined(self, prompt: Prompt, target_id: int, stream: StreamTracker) -> Selection:
+        """Refine, in the newest frame as always, a target that a click met.
+
+        Raises:
+            PromptError: it is not there any more.
+        """
+        (x, y), size = prompt.points[0].tolist(), stream.frames.newest.pixels.shape[:2]
+        if target_at(self._seen_now(stream), x, y, size) != target_id:
+            raise PromptError(
+                f"target {target_id} was there when the click was made and is elsewhere now, "
+                "where it would be refined: click again"
+            )
+        return Selection(Action.REFINE, prompt, target_id)
+
+    def _tell(self, selection: Selection, how: str) -> None:
+        """Say what was done, or is about to be done in this frame."""
+        if selection.action is Action.CLEAR:
+            self._pending.clear()
             self._log.info("all targets removed")
+        elif selection.action is Action.REMOVE:
+            self._drop_pending(selection.target_id)
+            self._log.info(f"target {selection.target_id} removed{how}")
         else:
-            done = "removed" if selection.action is Action.REMOVE else "refined"
-            self._log.info(f"target {selection.target_id} {done}{how}")
+            text = f"target {selection.target_id} refined{how}"
+            self._pending.append(_Pending(selection.target_id, text))
 
-    def _tell_selected(self, selected: Selected, label: str) -> None:
+    def _tell_selected(self, selected: Selected, label: str, stream: StreamTracker) -> None:
+        """Say that a target is selected once it is tracked; at once if it came too late."""
         past = f" in a frame {selected.behind:.2f} s ago" if selected.behind else ""
-        self._log.info(f"target {selected.target_id} {label!r} selected{past}")
+        text = f"target {selected.target_id} {label!r} selected{past}"
+        self._pending.append(_Pending(selected.target_id, text))
         if selected.too_old:
+            advice = "raise selection_buffer"
+            if stream.frames.is_full:
+                advice = (
+                    f"no more than {stream.frames.max_bytes >> 20} MiB of frames are kept, which "
+                    "selection_buffer cannot change; send smaller images or fewer per second"
+                )
             self._log.warning(
                 f"the selection of target {selected.target_id} is {selected.too_old:.2f} s older "
-                "than the oldest frame kept, to which it was applied: raise selection_buffer, or "
-                "select in newer frames"
+                f"than the oldest frame kept, to which it was applied: {advice}, or select in "
+                "newer frames"
             )
 
 
-def _is_clear(said: object) -> bool:
-    return isinstance(said, TargetSelection) and said.action == TargetSelection.CLEAR
+def _is_clear(message: object) -> bool:
+    return isinstance(message, TargetSelection) and message.action == TargetSelection.CLEAR

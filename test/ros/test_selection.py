@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from mosam_ros.evaluation.metrics import mask_iou  # noqa: E402
 from mosam_ros.msg import TargetSelection  # noqa: E402
-from mosam_ros.nodes.conversions import mask_to_image  # noqa: E402
+from mosam_ros.nodes.conversions import color_to_image, mask_to_image  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -184,12 +184,21 @@ def test_a_click_outside_the_image_is_told(tracker, clicks, said, x, y, text):
     said(text)
 
 
-def point_in_space(tracker, which: int, depth: float = 2.0, frame_id="test_lens") -> PointStamped:
+def point_in_space(
+    tracker, which: int, depth: float = 2.0, frame_id="test_lens", stamp: int | None = None
+) -> PointStamped:
+    """A point on an object where it is in frame 0."""
     x, y = crossing.center(which, 0)
     point = Point(x=(x - 160.0) / FOCAL * depth, y=(y - 120.0) / FOCAL * depth, z=depth)
-    clicked = PointStamped(point=point, header=tracker.header())
+    clicked = PointStamped(point=point, header=tracker.header(stamp))
     clicked.header.frame_id = frame_id
     return clicked
+
+
+def say_camera_info(tracker, clicks) -> None:
+    info = CameraInfo(width=320, height=240, header=tracker.header())
+    info.k = [FOCAL, 0.0, 160.0, 0.0, FOCAL, 120.0, 0.0, 0.0, 1.0]
+    say(clicks["camera_info"], info)
 
 
 def test_a_point_in_space_selects_what_is_seen_there(tracker, clicks, said):
@@ -197,9 +206,7 @@ def test_a_point_in_space_selects_what_is_seen_there(tracker, clicks, said):
     assert ids(tracker.track(STILL)) == []
     said("no camera_info came yet")
 
-    info = CameraInfo(width=320, height=240, header=tracker.header())
-    info.k = [FOCAL, 0.0, 160.0, 0.0, FOCAL, 120.0, 0.0, 0.0, 1.0]
-    say(clicks["camera_info"], info)
+    say_camera_info(tracker, clicks)
     say(clicks["clicked_point"], point_in_space(tracker, 0))
     answer = tracker.track(STILL)
     (target,) = answer.targets
@@ -211,6 +218,152 @@ def test_a_point_in_space_selects_what_is_seen_there(tracker, clicks, said):
     say(clicks["clicked_point"], point_in_space(tracker, 1, depth=-2.0))
     assert len(tracker.track(STILL).targets) == 1
     said("the clicked point is not in front of the camera: z is -2 m")
+
+
+@pytest.fixture
+def played(tracker, clicks):
+    """Stamps of the frames up to NOW, where object 1, target 5, is where object 0 was in frame 0.
+
+    The test may go on for a second of frames.
+    """
+    say_camera_info(tracker, clicks)
+    start = time.time_ns()
+    stamps = [start + index * FRAME_NS for index in range(NOW + 30)]
+    tracker.selections.publish(
+        TargetSelection(target_id=5, mask=mask_to_image(BOTH[1], tracker.header()))
+    )
+    time.sleep(0.3)
+    for index in range(NOW + 1):
+        tracker.track(crossing.frame(index), stamps[index])
+    yield stamps
+    time.sleep(max(0, stamps[-1] - time.time_ns()) / 1e9)
+
+
+def test_a_click_of_the_past_spares_the_target_that_came_there_since(tracker, clicks, said, played):
+    say(clicks["clicked_point"], point_in_space(tracker, 0, stamp=played[0]))
+    for index in range(NOW + 1, NOW + 12):
+        answer = tracker.track(crossing.frame(index), played[index])
+    said("selected in a frame 0.5")
+    assert len(answer.targets) == 2 and 5 in ids(answer)
+    (other,) = set(ids(answer)) - {5}
+    first, second = overlaps(tracker, answer, other, index)
+    assert first > 0.7 and second < 0.1
+
+
+def test_a_click_of_the_past_removes_the_target_that_was_there(tracker, clicks, said, played):
+    say(clicks["clicked_point"], point_in_space(tracker, 1, stamp=played[0]))
+    assert ids(tracker.track(crossing.frame(NOW + 1), played[NOW + 1])) == []
+    said("target 5 removed by a click")
+
+
+def test_a_click_of_the_past_does_not_refine_a_target_that_went_on(tracker, clicks, said, played):
+    set_parameter(tracker, "click_on_target", "refine")
+    say(clicks["clicked_point"], point_in_space(tracker, 1, stamp=played[0]))
+    answer = tracker.track(crossing.frame(NOW + 1), played[NOW + 1])
+    set_parameter(tracker, "click_on_target", "remove")
+    said("target 5 was there when the click was made and is elsewhere now")
+    assert ids(answer) == [5]
+    assert overlaps(tracker, answer, 5, NOW + 1)[1] > 0.7
+
+
+def test_a_click_older_than_the_frames_kept_removes_nothing(tracker, clicks, said, played):
+    say(clicks["clicked_point"], point_in_space(tracker, 0, stamp=10**9))
+    assert 5 in ids(tracker.track(crossing.frame(NOW + 1), played[NOW + 1]))
+    said("older than the oldest frame kept")
+
+
+def test_a_click_of_the_past_is_about_now_where_no_frames_are_kept(tracker, clicks, played):
+    set_parameter(tracker, "selection_buffer", 0.0)
+    say(clicks["clicked_point"], point_in_space(tracker, 0, stamp=played[NOW]))
+    answer = tracker.track(crossing.frame(NOW + 1), played[NOW + 1])
+    set_parameter(tracker, "selection_buffer", 2.0)
+    assert ids(answer) == []
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["in one frame", "in two frames"])
+def test_a_double_click_is_one_click(tracker, clicks, between):
+    """Of which the second is a little beside the first."""
+    time.sleep(0.4)
+    x, y = crossing.center(0, 0)
+    left = clicks["image_mouse_left"]
+
+    def double_click():
+        left.publish(Point(x=float(x), y=float(y)))
+        time.sleep(0.15)
+        if between:
+            tracker.send(STILL)
+        say(left, Point(x=x + 2.0, y=y - 1.0))
+        return ids(tracker.track(STILL))
+
+    selected = double_click()
+    assert len(selected) == 1
+    assert ids(tracker.track(STILL)) == selected
+    time.sleep(0.4)
+    assert double_click() == [], "one later is another click"
+
+
+def test_clicks_soon_after_another_one_but_elsewhere_count(tracker, clicks):
+    time.sleep(0.4)
+    for which in (0, 1):
+        x, y = crossing.center(which, 0)
+        clicks["image_mouse_left"].publish(Point(x=float(x), y=float(y)))
+    time.sleep(0.3)
+    assert len(tracker.track(STILL).targets) == 2
+
+
+OUTSIDE = [900.0, 10.0, 50.0, 50.0]
+
+
+def test_what_is_refused_is_not_said_to_be_done(tracker, process, said):
+    before = len(process.log)
+    stamp = tracker.send(STILL)
+    tracker.selections.publish(TargetSelection(target_id=31, box=OUTSIDE))
+    tracker.select(target_id=32, box=OUTSIDE, header=tracker.header(stamp))
+    for _ in range(4):
+        assert ids(tracker.track(STILL)) == []
+    for target_id in (31, 32):
+        said(f"selection for target {target_id} ignored: the box")
+    box = [100.0, 90.0, 60.0, 60.0]
+    tracker.select(target_id=33, box=box)
+    tracker.track(STILL)
+    said("target 33 '' selected")
+    tracker.select(action=TargetSelection.REFINE, target_id=33, box=OUTSIDE)
+    tracker.track(STILL)
+    said("selection for target 33 ignored: the box")
+    tracker.select(action=TargetSelection.REFINE, target_id=33, box=box)
+    tracker.track(STILL)
+    said("target 33 refined")
+    log = process.log[before:]
+    assert "target 31 '' selected" not in log and "target 32 '' selected" not in log
+    assert log.index("target 33 ignored") < log.index("target 33 refined")
+    assert log.count("target 33 refined") == 1
+
+
+def test_what_goes_before_it_is_tracked_is_not_said_to_be_selected(tracker, process, said):
+    before = len(process.log)
+    tracker.selections.publish(TargetSelection(target_id=41, box=[100.0, 90.0, 60.0, 60.0]))
+    tracker.select(action=TargetSelection.REMOVE, target_id=41)
+    for _ in range(2):
+        assert ids(tracker.track(STILL)) == []
+    said("target 41 removed")
+    assert "target 41 '' selected" not in process.log[before:]
+
+
+def test_where_memory_bounds_the_frames_kept_no_longer_buffer_is_advised(tracker, said):
+    """Grey images are small on their way, and three times as large as frames."""
+    set_parameter(tracker, "selection_buffer", 60.0)
+    large = np.zeros((2160, 3840), np.uint8)
+    for _ in range(11):
+        stamp = time.time_ns()
+        tracker.images.publish(color_to_image(large, "mono8", tracker.header(stamp)))
+        wait_until(lambda stamp=stamp: stamp in tracker.answers, "the answer to a large frame")
+    tracker.select(box=[100.0, 90.0, 600.0, 600.0], header=tracker.header(10**9))
+    tracker.images.publish(color_to_image(large, "mono8", tracker.header()))
+    said(
+        "to which it was applied: no more than 256 MiB of frames are kept, which selection_buffer "
+        "cannot change; send smaller images or fewer per second"
+    )
+    set_parameter(tracker, "selection_buffer", 2.0)
 
 
 def test_the_service_clears(tracker):
