@@ -24,7 +24,7 @@ from tqdm import tqdm
 from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
 from mosam_ros.training.curves import plot_curves
-from mosam_ros.training.data import HIDE_RATE, ClipConfig, ClipStream
+from mosam_ros.training.data import HIDE_RATE, PART_RATE, ClipConfig, ClipStream
 from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
 from mosam_ros.training.ranks import Ranks
 
@@ -51,6 +51,7 @@ class Stage:
         learning_rate: at the start; it falls to a tenth along a cosine.
         single_images: train on each frame by itself (prompts only, no memory).
         hide_rate: share of clips in which the target is hidden for some frames.
+        part_rate: share of clips in which half of the target is hidden for some frames.
         long_memory: pretend, on half of the steps, that the prompt lies long back and all object
             pointers are there, as they are after the first frames of a stream.
         frozen_trunk: leave the image trunk as it is and spend the time on longer clips.
@@ -69,6 +70,7 @@ class Stage:
     learning_rate: float
     single_images: bool = False
     hide_rate: float = HIDE_RATE
+    part_rate: float = PART_RATE
     long_memory: bool = False
     frozen_trunk: bool = False
     burn_in: int = 0
@@ -83,6 +85,7 @@ class Stage:
             self.clip_length,
             self.num_targets,
             self.hide_rate,
+            self.part_rate,
             self.photograph_rate,
             self.even_speed,
         )
@@ -127,6 +130,21 @@ SCHEDULE = (
         long_memory=True,
         burn_in=4,
         photograph_rate=0.5,
+    ),
+    Stage(
+        "parts",
+        size=256,
+        clip_length=12,
+        num_clips=2,
+        num_targets=3,
+        steps=500,
+        learning_rate=2e-4,
+        hide_rate=0.5,
+        part_rate=0.45,
+        long_memory=True,
+        burn_in=4,
+        photograph_rate=0.25,
+        even_speed=True,
     ),
 )
 

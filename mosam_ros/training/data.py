@@ -29,6 +29,9 @@ class Clip:
 HIDE_RATE = 0.45
 """Share of scenes in which the target is fully hidden or leaves, unless a stage asks for more."""
 
+PART_RATE = 0.15
+"""Share of scenes in which half of the target is hidden, unless a stage asks for more."""
+
 
 @dataclass(frozen=True)
 class ClipConfig:
@@ -39,6 +42,7 @@ class ClipConfig:
         length: T, frames.
         num_targets: K per clip.
         hide_rate: share of clips in which the target is hidden for some frames.
+        part_rate: share of clips in which half of the target is hidden for some frames.
         photograph_rate: share of surfaces that are pieces of photographs.
         even_speed: objects are no faster where frames of the scene are skipped.
     """
@@ -47,12 +51,17 @@ class ClipConfig:
     length: int
     num_targets: int
     hide_rate: float = HIDE_RATE
+    part_rate: float = PART_RATE
     photograph_rate: float = 0.0
     even_speed: bool = False
 
 
 def random_scene_config(
-    rng: np.random.Generator, size: int, num_frames: int, hide_rate: float = HIDE_RATE
+    rng: np.random.Generator,
+    size: int,
+    num_frames: int,
+    hide_rate: float = HIDE_RATE,
+    part_rate: float = PART_RATE,
 ) -> SceneConfig:
     """A configuration drawn over all scenarios, from easy to crowded and hidden."""
     more_hiding = hide_rate > HIDE_RATE
@@ -73,7 +82,7 @@ def random_scene_config(
         camera_motion=float(rng.uniform(0.0, 0.01)),
         full_occlusions=int(hides < hide_rate * 2 / 3),
         exits=int(hide_rate * 2 / 3 <= hides < hide_rate),
-        partial_occlusions=int(hide_rate <= hides < hide_rate + 0.15),
+        partial_occlusions=int(hide_rate <= hides < hide_rate + part_rate),
         passing_panels=int(rng.integers(0, 3)) if more_hiding else 0,
         hidden_frames=(3, num_frames // 2) if more_hiding else (2, num_frames // 3),
         clutter=int(rng.integers(0, 14)),
@@ -95,7 +104,9 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.hide_rate <= HIDE_RATE:
         scene_length = max(16, scene_length + 2)
     for attempt in range(20):
-        scene_config = random_scene_config(rng, config.size, scene_length, config.hide_rate)
+        scene_config = random_scene_config(
+            rng, config.size, scene_length, config.hide_rate, config.part_rate
+        )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
         scene_config = replace(scene_config, photograph_rate=config.photograph_rate, speed=speed)
         scene = SyntheticScene(seed * 20 + attempt, scene_config)
