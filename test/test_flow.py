@@ -62,6 +62,15 @@ def test_the_flow_of_one_target_does_not_depend_on_that_of_another():
     np.testing.assert_array_equal(flow.estimate(earlier, now, REGION).motion, alone.motion)
 
 
+@pytest.mark.parametrize("extent", [(96, 16), (80, 20), (96, 31), (300, 4), (16, 96), (3, 3)])
+def test_flat_and_tiny_regions_have_a_flow(extent):
+    """OpenCV ends the process on some of these when they come as they are."""
+    earlier, current = np.random.default_rng(0).integers(0, 255, (2, 240, 320)).astype(np.uint8)
+    field = DisFlow().estimate(earlier, current, Region(0, 0, *extent))
+    assert min(field.consistent.shape) >= 32
+    assert np.isfinite(field.motion).all()
+
+
 def test_a_cut_is_not_consistent():
     field = flow_between(texture(1), texture(2))
     mask = np.zeros((260, 340), bool)

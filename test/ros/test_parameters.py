@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from readme_tables import Row, as_written, parameter_rows
 
 pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
@@ -97,17 +98,30 @@ def test_the_file_lists_every_parameter_with_its_default():
     }
 
 
-def test_the_readme_lists_every_parameter():
-    text = (ROOT / "README.md").read_text()
-    assert [name for name in DEFAULTS if f"| `{name}` |" not in text] == []
+def test_the_readme_lists_every_parameter_its_default_and_whether_it_can_be_changed_live():
+    rows = [Row(name, as_written(default), name in LIVE) for name, default in DEFAULTS.items()]
+    assert sorted(parameter_rows("Topics and parameters")) == sorted(rows)
 
 
-def test_file_and_readme_mark_what_can_be_changed_live():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    rows = {name: next(row for row in lines if f"| `{name}` |" in row) for name in DEFAULTS}
-    assert {name for name, row in rows.items() if "| (live) " in row} == LIVE
-    text = (ROOT / "config" / "tracker.yaml").read_text()
-    assert text.count("(live)") - 1 == len(LIVE), "each once, and once in the head"
+def file_marks(text: str) -> dict[str, bool]:
+    """By name: whether the comment above a parameter in the file says (live)."""
+    marks, sections, comment = {}, [], ""
+    for line in text.splitlines():
+        indent, word = len(line) - len(line.lstrip()), line.strip()
+        if word.startswith("#") or not word:
+            comment = comment + word if word else ""
+            continue
+        key, _, value = word.partition(": ")
+        sections = [*sections[: indent // 2], key.rstrip(":")]
+        if value:
+            marks[".".join(sections[2:])] = "(live)" in comment
+        comment = ""
+    return marks
+
+
+def test_the_file_marks_what_can_be_changed_live():
+    marks = file_marks((ROOT / "config" / "tracker.yaml").read_text())
+    assert marks == {name: name in LIVE for name in DEFAULTS}
 
 
 def problem(name: str, value, configured: bool = True) -> str:

@@ -23,6 +23,9 @@ MIN_CONFIDENCE = 0.4
 EDGE_PERCENT = 2.0
 """The warped mask's box leaves out so many percent of its samples at each side, as outliers."""
 
+MIN_DIS_SIDE = 32
+"""Pixels; in flatter crops OpenCV's DIS reads out of bounds, which may end the process."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -109,7 +112,10 @@ class DisFlow:
     ) -> FlowField:
         """See `FlowEstimator`."""
         scale = min(1.0, self._max_side / max(region.width, region.height))
-        size = (max(16, round(region.width * scale)), max(16, round(region.height * scale)))
+        width, height = (
+            max(MIN_DIS_SIDE, round(side * scale)) for side in (region.width, region.height)
+        )
+        size = width, height
         now, then = (self._crop(image, region, size) for image in (current, earlier))
         # A new one each time: images of other sizes that it saw before would change the result.
         dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_FAST)
