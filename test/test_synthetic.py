@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.synthetic import SCENARIOS, TARGET, SceneConfig, SyntheticScene
-from mosam_ros.synthetic.photographs import random_photograph
 
 SMALL = SceneConfig(height=96, width=128, num_frames=30, num_objects=3)
 
@@ -102,14 +100,3 @@ def test_frames_are_fast_enough_to_feed_training():
     for t in range(20):
         scene.frame(t)
     assert (time.process_time() - start) / 20 < 0.06
-
-
-def test_surfaces_can_be_pieces_of_photographs():
-    pytest.importorskip("skimage", reason="scikit-image comes with the development requirements")
-    painted = SceneConfig(height=96, width=96, blur=0.0, noise=0.0)
-    photographed = replace(painted, photograph_rate=1.0)
-    first, again = (SyntheticScene(4, photographed).frame(3).image for _ in range(2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, SyntheticScene(4, painted).frame(3).image)
-    piece = random_photograph(np.random.default_rng(0), 64)
-    assert piece.shape == (64, 64, 3) and piece.dtype == np.uint8 and piece.std() > 5

@@ -12,7 +12,6 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from mosam_ros.synthetic.photographs import random_photograph
 from mosam_ros.synthetic.textures import random_background, random_outline, random_texture
 
 SPRITE_SIZE = 128
@@ -49,7 +48,6 @@ class SceneConfig:
         passing_panels: how many large panels cross the image somewhere and hide what they pass.
         hidden_frames: shortest and longest time that the target is hidden or away.
         clutter: shapes painted on the background.
-        photograph_rate: share of surfaces that are pieces of photographs, backgrounds too.
         blur: largest sigma of the blur in pixels at 256 px.
         light_change: amplitude of the slow brightness change, as a fraction.
         noise: largest standard deviation of the sensor noise in gray levels.
@@ -73,7 +71,6 @@ class SceneConfig:
     passing_panels: int = 0
     hidden_frames: tuple[int, int] = (6, 12)
     clutter: int = 8
-    photograph_rate: float = 0.0
     blur: float = 0.8
     light_change: float = 0.15
     noise: float = 6.0
@@ -347,20 +344,12 @@ class SyntheticScene:
 
     def _make_background(self, rng: np.random.Generator) -> np.ndarray:
         side = int(self._short_side * 0.75)
-        if self._shows_photograph(rng):
-            image = random_photograph(rng, side)
-        else:
-            image = random_background(rng, side, self.config.clutter)
+        image = random_background(rng, side, self.config.clutter)
         extent = int(max(self.image_size) * 1.3)
         return cv2.resize(image, (extent, extent), interpolation=cv2.INTER_CUBIC)
 
     def _make_texture(self, rng: np.random.Generator) -> np.ndarray:
-        make = random_photograph if self._shows_photograph(rng) else random_texture
-        return make(rng, SPRITE_SIZE)
-
-    def _shows_photograph(self, rng: np.random.Generator) -> bool:
-        rate = self.config.photograph_rate
-        return rate > 0 and rng.random() < rate
+        return random_texture(rng, SPRITE_SIZE)
 
     def _camera_affine(self, t: float) -> np.ndarray:
         height, width = self.image_size

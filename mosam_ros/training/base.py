@@ -57,7 +57,6 @@ class Stage:
         frozen_trunk: leave the image trunk as it is and spend the time on longer clips.
         burn_in: the most frames at a clip's start that are only tracked, so that what follows is
             learned from memories that have drifted as they do in long streams.
-        photograph_rate: share of surfaces that are pieces of photographs.
         even_speed: objects are no faster where frames of the scene are skipped.
     """
 
@@ -74,7 +73,6 @@ class Stage:
     long_memory: bool = False
     frozen_trunk: bool = False
     burn_in: int = 0
-    photograph_rate: float = 0.0
     even_speed: bool = False
 
     @property
@@ -86,7 +84,6 @@ class Stage:
             self.num_targets,
             self.hide_rate,
             self.part_rate,
-            self.photograph_rate,
             self.even_speed,
         )
 
@@ -119,19 +116,6 @@ SCHEDULE = (
         even_speed=True,
     ),
     Stage(
-        "photographs",
-        size=256,
-        clip_length=12,
-        num_clips=2,
-        num_targets=3,
-        steps=350,
-        learning_rate=2e-4,
-        hide_rate=0.6,
-        long_memory=True,
-        burn_in=4,
-        photograph_rate=0.5,
-    ),
-    Stage(
         "parts",
         size=256,
         clip_length=12,
@@ -143,7 +127,6 @@ SCHEDULE = (
         part_rate=0.45,
         long_memory=True,
         burn_in=4,
-        photograph_rate=0.25,
         even_speed=True,
     ),
 )

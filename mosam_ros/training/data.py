@@ -43,7 +43,6 @@ class ClipConfig:
         num_targets: K per clip.
         hide_rate: share of clips in which the target is hidden for some frames.
         part_rate: share of clips in which half of the target is hidden for some frames.
-        photograph_rate: share of surfaces that are pieces of photographs.
         even_speed: objects are no faster where frames of the scene are skipped.
     """
 
@@ -52,7 +51,6 @@ class ClipConfig:
     num_targets: int
     hide_rate: float = HIDE_RATE
     part_rate: float = PART_RATE
-    photograph_rate: float = 0.0
     even_speed: bool = False
 
 
@@ -108,7 +106,7 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
             rng, config.size, scene_length, config.hide_rate, config.part_rate
         )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
-        scene_config = replace(scene_config, photograph_rate=config.photograph_rate, speed=speed)
+        scene_config = replace(scene_config, speed=speed)
         scene = SyntheticScene(seed * 20 + attempt, scene_config)
         first = int(rng.integers(0, scene_length - config.length * stride + 1))
         start = scene.frame(first)
