@@ -32,6 +32,9 @@ from mosam_ros.synthetic.turning_scene import DURATION
 STOP_SECONDS = 5.0
 """How long a process may take to end after Ctrl-C."""
 
+STALL_SECONDS = 30.0
+"""The demo's camera may be silent for so long, while it renders its scene and after its end."""
+
 
 class DemoError(Exception):
     """The demo cannot go on; the message says why."""
@@ -167,7 +170,7 @@ def _start_tracking(
         seed=arguments.seed,
         expected_frames=arguments.frames if synthetic else 0,
     )
-    tracker = DemoProcess.start("tracker_node", environment)
+    tracker = DemoProcess.start("tracker_node", environment, stall_after=STALL_SECONDS)
     camera = DemoProcess.start(
         "camera_node",
         environment,
