@@ -139,6 +139,35 @@ def test_the_loss_falls(tmp_path):
     assert np.mean(history[-5:]) < 0.6 * np.mean(history[:5])
 
 
+@pytest.mark.parametrize("kind", ["box", "point"])
+def test_the_first_stage_soon_listens_to_prompts(kind, listening):
+    """Both targets of a clip share their image, so that only the prompt tells them apart."""
+    trainer, clip = listening
+    masks = clip.masks[:, :, 0].flatten(0, 1)
+    points = point_prompts(kind, masks, np.random.default_rng(0), torch.device("cpu"))
+    model = trainer.model
+    model.base.eval()
+    with torch.inference_mode():
+        features = model.encode_image(model.normalize(clip.frames[:, 0])).for_targets([0, 0, 1, 1])
+        logits = model.decode(features, model.without_memory(features), points).mask_logits[:, :1]
+    found = (torch.nn.functional.interpolate(logits, size=(64, 64))[:, 0] > 0).numpy()
+    own = [mask_iou(found[i], masks[i].numpy()) for i in range(4)]
+    other = [mask_iou(found[i], masks[i ^ 1].numpy()) for i in range(4)]
+    assert np.mean(own) > 0.5 and np.mean(other) < 0.2
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory) -> tuple[Trainer, data.Clip]:
+    """A trainer after a few steps of the first stage on one batch, and the batch."""
+    stage = Stage("images", 64, 2, 2, 2, 400, 2e-3, single_images=True)
+    trainer = Trainer(tmp_path_factory.mktemp("listening"), 0, (stage,))
+    clip = ClipStream(0, stage.clips, stage.num_clips).batch(0)
+    for step in range(80):
+        trainer.step = step
+        trainer.train_step(stage, clip)
+    return trainer, clip
+
+
 def test_clips_are_repeatable_and_hold_several_targets():
     frames, masks = make_clip(12, ClipConfig(64, 4, 3))
     again, _ = make_clip(12, ClipConfig(64, 4, 3))
