@@ -87,7 +87,7 @@ def test_a_rectified_camera_has_its_projection():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 320}, "is for 320x480, the masks are 640x480"),
+        ({"width": 320}, "is for 320x480, the images are 640x480"),
         ({"k": [0.0] * 9}, "calibrate"),
         ({"distortion_model": "equidistant"}, "rectify"),
     ],

@@ -44,19 +44,19 @@ def depth_pixels(message: Image) -> NDArray:
 
 
 def camera_from_info(info: CameraInfo, size: tuple[int, int], rectified: bool) -> Camera:
-    """The lens that the masks and the depth were seen through.
+    """The lens that images, masks and depth were seen through.
 
     Args:
         info: what the camera says about itself.
-        size: (height, width) of the masks in pixels.
-        rectified: whether the images are, so that P counts instead of K and the distortion.
+        size: (height, width) of the images in pixels.
+        rectified: whether they are, so that P counts instead of K and the distortion.
 
     Raises:
         ImageError: not calibrated, calibrated for another size, or a lens that is not understood.
     """
     if (info.height, info.width) != size:
         raise ImageError(
-            f"camera_info is for {info.width}x{info.height}, the masks are "
+            f"camera_info is for {info.width}x{info.height}, the images are "
             f"{size[1]}x{size[0]}: give the camera_info of the tracked camera"
         )
     if rectified:
