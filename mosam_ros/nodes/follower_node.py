@@ -196,8 +196,15 @@ class FollowerNode(Node):
         """The target's distance over the wanted one, None where it is not known or not wanted."""
         if values["distance"] > 0:
             measured, distance = self._distances.get(target.id, (stamp, None))
-            fresh = abs(stamp - measured) <= values["stale_after"]
-            return distance / values["distance"] if distance is not None and fresh else None
+            if distance is not None and abs(stamp - measured) <= values["stale_after"]:
+                return distance / values["distance"]
+            self.get_logger().warning(
+                f"the robot only turns: distance is set, but no position of target {target.id} "
+                "comes; is the localizer running, and does it get depth?",
+                throttle_duration_sec=5.0,
+                skip_first=True,
+            )
+            return None
         if values["box_height"] > 0 and target.box.height:
             return values["box_height"] * view.height / target.box.height
         return None

@@ -124,9 +124,13 @@ def target(x: float = 320, velocity: float | None = None, **fields) -> TrackedTa
 
 
 @pytest.fixture(scope="module")
-def robot(domain, start):
-    # Patience with a machine that is busy with other things.
-    start("follower_node", box_height=0.5, stale_after=1.5, max_turn=3.0)
+def follower(start) -> NodeProcess:
+    """With patience for a machine that is busy with other things."""
+    return start("follower_node", box_height=0.5, stale_after=1.5, max_turn=3.0)
+
+
+@pytest.fixture(scope="module")
+def robot(domain, follower):
     robot = Robot(domain)
     robot.ready()
     yield robot
@@ -215,7 +219,7 @@ def test_it_keeps_a_turning_target_in_the_middle(robot):
     assert max(abs(offset) for now, offset in offsets if now > 2.5) <= 0.15
 
 
-def test_it_keeps_the_distance_that_the_localizer_measures(domain, start, robot):
+def test_it_keeps_the_distance_that_the_localizer_measures(follower, robot):
     from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
     from rcl_interfaces.srv import SetParameters
 
@@ -235,5 +239,14 @@ def test_it_keeps_the_distance_that_the_localizer_measures(domain, start, robot)
         robot.show(target())
         return robot.answer().linear.x
 
+    turns = []
+
+    def told() -> bool:
+        robot.show(target(x=200))
+        turns.append(robot.answer())
+        return "robot only turns: distance is set, but no position of target 1" in follower.log
+
+    wait_until(told, "the warning", seconds=30)
+    assert turns[-1].angular.z > 0 and turns[-1].linear.x == 0
     assert drive(3.0) > 0
     assert drive(1.0) == 0
