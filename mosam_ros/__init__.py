@@ -7,7 +7,7 @@ from pkgutil import extend_path
 __path__ = extend_path(__path__, __name__)
 
 # PyTorch's threads wait for each other by spinning, for milliseconds. Where other processes want
-# the same cores that makes a frame ten times slower. OpenMP reads this when PyTorch is imported.
+# the same cores that makes a frame many times slower. OpenMP reads this when PyTorch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
