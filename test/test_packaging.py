@@ -2,13 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 import mosam_ros
-from mosam_ros import dds
+from mosam_ros import cli, dds
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,3 +65,24 @@ def test_the_source_trees_dds_profile_is_used_where_nothing_is_installed(monkeyp
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
     monkeypatch.setattr(dds.sys, "prefix", str(tmp_path))
     assert dds.large_image_profile() == ROOT / "config/fastdds.xml"
+
+
+@pytest.mark.parametrize("own", [None, "7"])
+def test_threads_spin_briefly_unless_the_user_says_otherwise(own):
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    environment |= {"GOMP_SPINCOUNT": own} if own else {}
+    script = (
+        "import mosam_ros, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [own or "10000", "False"]
+
+
+def test_a_replay_asks_for_the_same_bits_in_every_run(monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["mosam", "replay", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["MKL_CBWR"] == "AUTO"

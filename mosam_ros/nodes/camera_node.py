@@ -59,8 +59,8 @@ class _FramesAhead:
                 self._queue.put(frame)
         except Exception as error:  # handed to the node
             self.error = error
-        self._ended = True
         self._queue.put(None)
+        self._ended = True
 
     @property
     def ready(self) -> bool:

@@ -48,8 +48,6 @@ MAX_GAP = 200
 """Frames by which a prompt may be said to be older than it is."""
 
 BCE_WEIGHT, DICE_WEIGHT, IOU_WEIGHT, PRESENCE_WEIGHT = 3.0, 2.0, 1.0, 1.0
-HIDDEN_WEIGHT = 1.0
-"""Weight of the object-score loss on frames in which the target is hidden."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +185,7 @@ def mask_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, Tensor, 
     union = (hard | hard_truth).sum((2, 3)).clamp(min=1)
     iou = (hard & hard_truth).sum((2, 3)) / union
     present = (truth > 0.5).flatten(1).any(1)
-    weight = torch.where(present, 1.0, HIDDEN_WEIGHT)
-    presence_loss = weight * F.binary_cross_entropy_with_logits(
+    presence_loss = F.binary_cross_entropy_with_logits(
         candidates.object_score[:, 0].float(), present.float(), reduction="none"
     )
     iou_loss = (candidates.predicted_iou.float() - iou).abs()

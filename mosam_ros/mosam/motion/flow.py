@@ -115,13 +115,12 @@ class DisFlow:
         width, height = (
             max(MIN_DIS_SIDE, round(side * scale)) for side in (region.width, region.height)
         )
-        size = width, height
-        now, then = (self._crop(image, region, size) for image in (current, earlier))
+        now, then = (self._crop(image, region, (width, height)) for image in (current, earlier))
         # A new one each time: images of other sizes that it saw before would change the result.
         dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_FAST)
         back = dis.calc(now, then, None)
         forth = dis.calc(then, now, None)
-        pixels = np.array([region.width / size[0], region.height / size[1]], np.float32)
+        pixels = np.array([region.width / width, region.height / height], np.float32)
         return FlowField(region, -back * pixels, self._agreement(back, forth))
 
     def _crop(
