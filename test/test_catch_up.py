@@ -175,6 +175,103 @@ def test_what_catches_up_can_be_removed_cleared_and_refined(loaded):
     assert stream.memory_bytes() == 0
 
 
+def correction(index: int) -> Prompt:
+    """Points on object 0 and beside it in a frame."""
+    return Prompt.from_points([crossing.center(0, index), (10, 10)], [1, 0])
+
+
+MASK = Prompt.from_mask(crossing.mask(0, 0))
+
+
+def tracked(loaded: LoadedModel, last: int, corrections: tuple[int, ...] = ()) -> FrameResult:
+    """What a target selected in frame 0 is in a later one, corrected in some on the way there."""
+    tracker = MosamTracker(loaded, TrackerConfig.sam2())
+    tracker.add(MASK)
+    for index in range(last + 1):
+        if index in corrections:
+            tracker.refine(1, correction(index))
+        result = tracker.track(crossing.frame(index), stamp(index))
+    return result
+
+
+def corrected_late(loaded: LoadedModel) -> StreamTracker:
+    """A target selected in frame 0, corrected in frame 3 when frame NOW is the newest."""
+    stream = StreamTracker(MosamTracker(loaded, TrackerConfig.sam2()), 2.0)
+    for index in range(NOW):
+        stream.take(crossing.frame(index), stamp(index))
+        if index == 0:
+            stream.select(MASK)
+        stream.track()
+    stream.take(crossing.frame(NOW), stamp(NOW))
+    assert stream.refine(1, correction(3), stamp(3)).behind == pytest.approx((NOW - 3) / RATE)
+    return stream
+
+
+def assert_same(a: FrameResult, b: FrameResult) -> None:
+    assert [t.target_id for t in a.targets] == [t.target_id for t in b.targets]
+    assert np.abs(a.targets[0].mask_logits - b.targets[0].mask_logits).max() <= 1e-3
+
+
+def test_a_correction_in_the_past_is_as_if_it_had_been_made_at_once(loaded):
+    stream = corrected_late(loaded)
+    stream.track()
+    stream.catch_up(1000.0)
+    assert stream.catching_up == ()
+    (result,) = play(stream, range(NOW + 1, NOW + 2))
+    assert_same(result, tracked(loaded, NOW + 1, corrections=(3,)))
+
+
+def test_until_its_correction_has_caught_up_a_target_goes_on_without_it(loaded):
+    stream = corrected_late(loaded)
+    assert_same(stream.track(), tracked(loaded, NOW))
+    stream.catch_up(0.0)
+    (result,) = play(stream, range(NOW + 1, NOW + 2), seconds=0.0)
+    assert_same(result, tracked(loaded, NOW + 1))
+    assert stream.catching_up == (1,)
+
+
+def test_a_target_whose_correction_catches_up_can_be_corrected_now(loaded):
+    stream = corrected_late(loaded)
+    stream.refine(1, correction(NOW))
+    assert_same(stream.track(), tracked(loaded, NOW, corrections=(NOW,)))
+    stream.catch_up(1000.0)
+    (result,) = play(stream, range(NOW + 1, NOW + 2))
+    assert_same(result, tracked(loaded, NOW + 1, corrections=(3, NOW)))
+
+
+def test_a_target_whose_correction_catches_up_can_be_removed(loaded):
+    stream = corrected_late(loaded)
+    stream.remove(1)
+    stream.track()
+    stream.catch_up(1000.0)
+    assert stream.catching_up == stream.target_ids == ()
+
+
+def test_a_target_cannot_be_corrected_before_it_was_selected(loaded):
+    stream = stream_at_now(loaded)
+    stream.select(BOX)
+    play(stream, range(NOW + 1, NOW + 3))
+    with pytest.raises(PromptError, match="selected after"):
+        stream.refine(1, correction(3), stamp(3))
+    with pytest.raises(PromptError, match="no target 2"):
+        stream.refine(2, correction(3), stamp(3))
+    assert stream.catching_up == () and stream.target_ids == (1,)
+
+
+def test_a_new_target_is_corrected_on_its_way(loaded):
+    stream = StreamTracker(MosamTracker(loaded, TrackerConfig.sam2()), 2.0)
+    play(stream, range(NOW))
+    stream.take(crossing.frame(NOW), stamp(NOW))
+    stream.select(MASK, stamp=stamp(0))
+    for index in (9, 5):
+        stream.refine(1, correction(index), stamp(index))
+    assert stream.catching_up == (1,)
+    stream.track()
+    stream.catch_up(1000.0)
+    (result,) = play(stream, range(NOW + 1, NOW + 2))
+    assert_same(result, tracked(loaded, NOW + 1, corrections=(5, 9)))
+
+
 def test_ids_of_those_that_catch_up_are_in_use(loaded):
     stream = stream_at_now(loaded)
     stream.select(BOX, target_id=65535, stamp=stamp(0))
@@ -239,7 +336,7 @@ def test_selections_do_what_they_ask_for(loaded):
     now = apply(Selection(Action.SELECT, BOX, target_id=7))
     assert (then.behind, now.target_id, now.behind) == (pytest.approx(0.5), 7, 0.0)
     assert stream.catching_up == (then.target_id,) and stream.target_ids == (7,)
-    assert apply(Selection(Action.REFINE, BOX, then.target_id)) is None
+    assert apply(Selection(Action.REFINE, BOX, then.target_id)).behind == 0.0
     assert stream.target_ids == (7, then.target_id)
     assert apply(Selection(Action.REMOVE, target_id=7)) is None
     assert stream.target_ids == (then.target_id,)

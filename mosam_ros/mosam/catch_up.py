@@ -1,4 +1,6 @@
-"""Selections on frames of the past: found there, tracked forward to now beside the live stream."""
+"""Selections and corrections in frames of the past: made there, tracked forward to now beside the
+live stream.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ MAX_BUFFER_BYTES = 256 * 2**20
 """Frames kept and the masks in them take no more memory, however long the time asked for."""
 
 MAX_CATCHING_UP = 8
-"""Targets that can catch up at a time; each has a tracker of its own."""
+"""Targets, new or corrected, that can catch up at a time; each has a tracker of its own."""
 
 CATCH_UP_FRAMES = 8
 """New frames until a target has caught up; kept frames are skipped as far as that needs it."""
@@ -178,10 +180,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Selected:
-    """What became of a selection.
+    """What became of a SELECT or REFINE.
 
     Attributes:
-        target_id: of the new target.
+        target_id: of the new or corrected target.
         behind: seconds from the frame that it was applied to, to the newest frame.
         too_old: seconds by which it came too late for its own frame; 0 where that was still kept.
     """
@@ -196,7 +198,7 @@ class _CatchUp:
 
     Args:
         tracker: tracks this target alone.
-        start: the frame that it was selected in.
+        start: the frame that it was selected or corrected in.
         due: number of the frame at which it shall have caught up.
     """
 
@@ -205,13 +207,32 @@ class _CatchUp:
         self._start: KeptFrame | None = start
         self._due = due
         self._done = start.number - 1
+        self._corrections: dict[int, Prompt] = {}
 
     def is_there(self, frames: FrameBuffer) -> bool:
         """Whether it has been tracked in the newest frame."""
         return self._done == frames.newest.number
 
+    def correct(self, prompt: Prompt, number: int) -> None:
+        """Correct the target in the frame with this number, or in the next one if it is further.
+
+        Raises:
+            PromptError: see `MosamTracker.refine`.
+        """
+        if self._start is not None and number <= self._start.number:
+            self.tracker.refine(self._target_id, prompt)
+            return
+        number = max(number, self._done + 1)
+        earlier = self._corrections.get(number)
+        self._corrections[number] = prompt if earlier is None else earlier.followed_by(prompt)
+
+    @property
+    def _target_id(self) -> int:
+        return self.tracker.target_ids[0]
+
     def step(self, frames: FrameBuffer, steps: float) -> tuple[RejectedPrompt, ...]:
-        """Track a frame: first the one of the selection, then one further on.
+        """Track a frame: first the one of the selection, then one further on, but none with a
+        correction is skipped.
 
         Args:
             frames: those that are kept.
@@ -219,12 +240,19 @@ class _CatchUp:
         """
         frame, self._start = self._start, None
         if frame is None:
-            ahead = frames.after(self._done)
-            frame = ahead[min(self._stride(frames.newest.number, steps), len(ahead)) - 1]
+            frame = self._next(frames, steps)
         self._done = frame.number
         result = self.tracker.track(frame.pixels, frame.stamp)
         frames.note(frame, seen_targets(result))
         return result.rejected
+
+    def _next(self, frames: FrameBuffer, steps: float) -> KeptFrame:
+        ahead = frames.after(self._done)
+        frame = ahead[min(self._stride(frames.newest.number, steps), len(ahead)) - 1]
+        if self._corrections and (number := min(self._corrections)) <= frame.number:
+            frame = next(f for f in ahead if f.number >= number)
+            self.tracker.refine(self._target_id, self._corrections.pop(number))
+        return frame
 
     def _stride(self, newest: int, steps: float) -> int:
         """Frames to go on at a time to be there when it is due."""
@@ -237,7 +265,9 @@ class StreamTracker:
 
     A selection for a past frame is applied to that very frame. The new target then catches up: it
     is tracked through the frames kept, some of them after every new frame, and joins the others
-    when it has reached the newest one. The others never notice.
+    when it has reached the newest one. The others never notice. A correction in a past frame is
+    made to the target as it was then, which catches up likewise; until then the target goes on
+    uncorrected.
 
     Use it frame by frame: `take` the frame, `apply` selections, `track` it, then `catch_up`.
 
@@ -264,6 +294,11 @@ class StreamTracker:
     def catching_up(self) -> tuple[int, ...]:
         """Ids of the targets that have not caught up yet, the one to be tracked next first."""
         return tuple(self._catching_up)
+
+    @property
+    def _new(self) -> set[int]:
+        """Those that catch up for the first time, and are in no result yet."""
+        return self._catching_up.keys() - set(self._live.target_ids)
 
     def take(self, pixels: NDArray[np.uint8], stamp: float) -> Taken:
         """Make a frame the newest one; see `MosamTracker.track` for the arguments.
@@ -292,7 +327,7 @@ class StreamTracker:
         """Do what a selection asks for, as soon as a frame was taken.
 
         Returns:
-            What became of a SELECT, None for the others.
+            What became of a SELECT or REFINE, None for the others.
 
         Raises:
             PromptError: it cannot be done.
@@ -305,7 +340,7 @@ class StreamTracker:
         elif prompt is None:
             raise PromptError("the selection says nothing about where the target is")
         elif action is Action.REFINE:
-            self.refine(target_id, prompt)
+            return self.refine(target_id, prompt, selection.stamp)
         else:
             return self.select(prompt, selection.label, target_id or None, selection.stamp)
         return None
@@ -328,33 +363,56 @@ class StreamTracker:
         Raises:
             PromptError: the id is in use or out of range, or too many targets are catching up.
         """
-        newest, oldest = self.frames.newest, self.frames.oldest
         start = self.frames.nearest(stamp)
-        if start is not newest and len(self._catching_up) >= MAX_CATCHING_UP:
-            raise PromptError(
-                f"{MAX_CATCHING_UP} targets are still catching up: send it again when they are "
-                "tracked"
-            )
         target_id = self._live.claim_id(target_id, self._catching_up)
-        if start is newest:
+        if start is self.frames.newest:
             self._live.add(prompt, label, target_id)
         else:
             tracker = self._live.empty_copy()
             tracker.add(prompt, label, target_id)
-            due = newest.number + CATCH_UP_FRAMES
-            self._catching_up[target_id] = _CatchUp(tracker, start, due)
-        too_old = 0.0 if stamp is None else max(0.0, oldest.stamp - stamp)
-        return Selected(target_id, newest.stamp - start.stamp, too_old)
+            self._let_catch_up(target_id, tracker, start)
+        return self._selected(target_id, start, stamp)
 
-    def refine(self, target_id: int, prompt: Prompt) -> None:
-        """Correct a target in the newest frame; one that is catching up is there at once.
+    def refine(self, target_id: int, prompt: Prompt, stamp: float | None = None) -> Selected:
+        """Correct a target. One that is catching up is corrected on its way, or joins the others at
+        once for a correction in the newest frame.
+
+        Args:
+            target_id: which one.
+            prompt: where it is in the frame of the stamp; see `MosamTracker.refine`.
+            stamp: as for `select`.
 
         Raises:
-            PromptError: there is no such target.
+            PromptError: there is no such target, or it was selected after that frame, or too many
+                targets are catching up.
         """
-        if target_id in self._catching_up:
+        start = self.frames.nearest(stamp)
+        is_now = start is self.frames.newest
+        if is_now and target_id in self._new:
             self._join(target_id)
-        self._live.refine(target_id, prompt)
+        elif target_id in self._catching_up:
+            self._catching_up[target_id].correct(prompt, start.number)
+        elif not is_now:
+            tracker = self._live.rewound(target_id, self.frames.newest.number - start.number)
+            tracker.refine(target_id, prompt)
+            self._let_catch_up(target_id, tracker, start)
+        if is_now:
+            self._live.refine(target_id, prompt)
+        return self._selected(target_id, start, stamp)
+
+    def _let_catch_up(self, target_id: int, tracker: MosamTracker, start: KeptFrame) -> None:
+        if len(self._catching_up) >= MAX_CATCHING_UP:
+            raise PromptError(
+                f"{MAX_CATCHING_UP} targets are still catching up: send it again when they are "
+                "tracked"
+            )
+        due = self.frames.newest.number + CATCH_UP_FRAMES
+        self._catching_up[target_id] = _CatchUp(tracker, start, due)
+
+    def _selected(self, target_id: int, start: KeptFrame, stamp: float | None) -> Selected:
+        behind = self.frames.newest.stamp - start.stamp
+        too_old = 0.0 if stamp is None else max(0.0, self.frames.oldest.stamp - stamp)
+        return Selected(target_id, behind, too_old)
 
     def remove(self, target_id: int) -> None:
         """Forget a target, also one that is catching up.
@@ -362,7 +420,9 @@ class StreamTracker:
         Raises:
             PromptError: there is no such target.
         """
-        if self._catching_up.pop(target_id, None) is None:
+        is_new = target_id in self._new
+        self._catching_up.pop(target_id, None)
+        if not is_new:
             self._live.remove(target_id)
         self.frames.forget(target_id)
 
@@ -396,7 +456,7 @@ class StreamTracker:
                 is expected to fit.
 
         Returns:
-            The prompts that did not fit their frames; their targets are dropped.
+            The prompts that did not fit their frames; a new target is dropped with its prompt.
         """
         rejected: list[RejectedPrompt] = []
         started = time.perf_counter()

@@ -58,6 +58,13 @@ class MemoryBank:
         """Remember a tracked frame; the oldest makes room."""
         self.recent.append(entry)
 
+    def before(self, frame_index: int) -> MemoryBank:
+        """What is remembered of the frames before one, in a bank of its own."""
+        other = MemoryBank(self._max_prompted, self.recent.maxlen or 0)
+        other.prompted = [e for e in self.prompted if e.frame_index < frame_index]
+        other.recent.extend(e for e in self.recent if e.frame_index < frame_index)
+        return other
+
     def tensors(self) -> list[Tensor]:
         """All tensors held."""
         return [x for e in (*self.prompted, *self.recent) for x in (e.features, e.pointer)]

@@ -26,7 +26,7 @@ class Selection:
         prompt: where the target is; SELECT and REFINE have one.
         target_id: which target is meant; 0 with SELECT: the next id that was never used.
         label: a name for the new target of a SELECT.
-        stamp: of the frame that a SELECT is about, in seconds; None: the newest one.
+        stamp: of the frame that a SELECT or REFINE is about, in seconds; None: the newest one.
     """
 
     action: Action

@@ -401,14 +401,37 @@ class MosamTracker:
         self._last_id = max(self._last_id, target_id)
         return target_id
 
-    def adopt(self, other: MosamTracker, target_id: int) -> None:
-        """Take over a target from an `empty_copy` that has tracked it up to the same frame.
+    def rewound(self, target_id: int, frames: int) -> MosamTracker:
+        """An `empty_copy` with one target as it was some frames ago, without its motion.
+
+        Args:
+            target_id: whose memory is shared; the target itself is not touched.
+            frames: how many frames the next one given to the copy lies before the next one here.
 
         Raises:
-            PromptError: the other tracker has no such target, or the id is in use here.
+            PromptError: there is no such target, or it was not selected yet.
+        """
+        target = self._find(target_id)
+        other = self.empty_copy()
+        other._frame_index = self._frame_index - frames
+        bank = target.bank.before(other._frame_index)
+        if not bank.prompted:
+            raise PromptError(f"target {target_id} was selected after the frame that is meant")
+        forecaster = Forecaster(self.config.motion.num_key_points)
+        presence, areas = copy.copy(target.presence), copy.copy(target.areas)
+        other._targets[target_id] = _Target(
+            target_id, target.label, bank, forecaster, presence, areas=areas
+        )
+        return other
+
+    def adopt(self, other: MosamTracker, target_id: int) -> None:
+        """Take over a target from a copy that has tracked it up to the same frame; it takes the
+        place of one with the same id.
+
+        Raises:
+            PromptError: the other tracker has no such target.
         """
         target = other._find(target_id)
-        self._take_id(target_id, self._targets)
         _shift_frames(target.bank, self._frame_index - other._frame_index)
         if not self._past_frames:
             self._past_frames.extend(other._past_frames)

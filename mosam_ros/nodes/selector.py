@@ -136,10 +136,10 @@ class Selector:
             self._log.debug("a click ignored that repeats the one before, as a double click does")
             return
         selected = stream.apply(selection)
-        if selected is not None:
-            self._tell_selected(selected, selection.label, stream)
+        if selected is None:
+            self._tell_removed(selection, how)
         else:
-            self._tell(selection, how)
+            self._tell(selected, selection, how, stream)
 
     def _clicked(
         self,
@@ -154,7 +154,7 @@ class Selector:
             None where the click repeats the one before.
 
         Raises:
-            PromptError: it is outside the image, or see `seen_pixel` and `_refined`.
+            PromptError: it is outside the image, or see `seen_pixel`.
         """
         stamp = None if isinstance(message, Point) else header_seconds(message.header) or None
         frame = stream.frames.nearest(stamp)
@@ -173,7 +173,7 @@ class Selector:
             return Selection(Action.SELECT, prompt, stamp=stamp)
         if values["click_on_target"] == "remove":
             return Selection(Action.REMOVE, target_id=target_id)
-        return self._refined(prompt, target_id, stream)
+        return Selection(Action.REFINE, prompt, target_id, stamp=stamp)
 
     def _seen(
         self, frame: KeptFrame, stamp: float | None, stream: StreamTracker
@@ -190,36 +190,22 @@ class Selector:
             return []
         return [target for target in seen_targets(last) if target.target_id in stream.target_ids]
 
-    def _refined(self, prompt: Prompt, target_id: int, stream: StreamTracker) -> Selection:
-        """Refine, in the newest frame as always, a target that a click met.
-
-        Raises:
-            PromptError: it is not there any more.
-        """
-        (x, y), size = prompt.points[0].tolist(), stream.frames.newest.pixels.shape[:2]
-        if target_at(self._seen_now(stream), x, y, size) != target_id:
-            raise PromptError(
-                f"target {target_id} was there when the click was made and is elsewhere now, "
-                "where it would be refined: click again"
-            )
-        return Selection(Action.REFINE, prompt, target_id)
-
-    def _tell(self, selection: Selection, how: str) -> None:
-        """Say what was done, or is about to be done in this frame."""
+    def _tell_removed(self, selection: Selection, how: str) -> None:
+        """Say what was done."""
         if selection.action is Action.CLEAR:
             self._pending.clear()
             self._log.info("all targets removed")
-        elif selection.action is Action.REMOVE:
+        else:
             self._drop_pending(selection.target_id)
             self._log.info(f"target {selection.target_id} removed{how}")
-        else:
-            text = f"target {selection.target_id} refined{how}"
-            self._pending.append(_Pending(selection.target_id, text))
 
-    def _tell_selected(self, selected: Selected, label: str, stream: StreamTracker) -> None:
-        """Say that a target is selected once it is tracked; at once if it came too late."""
+    def _tell(
+        self, selected: Selected, selection: Selection, how: str, stream: StreamTracker
+    ) -> None:
+        """Say what was selected or refined once it is tracked; at once if it came too late."""
         past = f" in a frame {selected.behind:.2f} s ago" if selected.behind else ""
-        text = f"target {selected.target_id} {label!r} selected{past}"
+        done = "refined" if selection.action is Action.REFINE else f"{selection.label!r} selected"
+        text = f"target {selected.target_id} {done}{how}{past}"
         self._pending.append(_Pending(selected.target_id, text))
         if selected.too_old:
             advice = "raise selection_buffer"
