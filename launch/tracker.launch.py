@@ -70,6 +70,28 @@ def start_localizer(context):
     ]
 
 
+def start_rviz(context):
+    if LaunchConfiguration("rviz").perform(context).lower() not in ("true", "1"):
+        return []
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=LaunchConfiguration("namespace"),
+            arguments=["-d", PathJoinSubstitution([SHARE, "config", "tracker.rviz"])],
+            remappings=[
+                ("/mosam_tracker/overlay", "mosam_tracker/overlay"),
+                ("/mosam_tracker/masks", "mosam_tracker/masks"),
+                ("/mosam_localizer/markers", "mosam_localizer/markers"),
+                ("/clicked_point", "clicked_point"),
+                ("/image", LaunchConfiguration("image")),
+                ("/depth", LaunchConfiguration("depth").perform(context) or "depth"),
+                ("/camera_info", lens_topic(context)),
+            ],
+        )
+    ]
+
+
 def generate_launch_description():
     arguments = [
         DeclareLaunchArgument("image", default_value="image", description="camera image topic"),
@@ -108,19 +130,6 @@ def generate_launch_description():
             description="all nodes follow /clock: true; false = as in their parameter files",
         ),
     ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", PathJoinSubstitution([SHARE, "config", "tracker.rviz"])],
-        remappings=[
-            ("/mosam_tracker/overlay", "mosam_tracker/overlay"),
-            ("/mosam_tracker/masks", "mosam_tracker/masks"),
-            ("/mosam_localizer/markers", "mosam_localizer/markers"),
-            ("/clicked_point", "clicked_point"),
-        ],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
     profile = [
         SetEnvironmentVariable(name, path)
         for name, path in use_large_image_profile(dict(os.environ)).items()
@@ -128,5 +137,7 @@ def generate_launch_description():
     simulated_time = SetParameter(
         "use_sim_time", True, condition=IfCondition(LaunchConfiguration("use_sim_time"))
     )
-    nodes = [OpaqueFunction(function=start) for start in (start_tracker, start_localizer)]
-    return LaunchDescription([*arguments, *profile, simulated_time, *nodes, rviz])
+    nodes = [
+        OpaqueFunction(function=start) for start in (start_tracker, start_localizer, start_rviz)
+    ]
+    return LaunchDescription([*arguments, *profile, simulated_time, *nodes])

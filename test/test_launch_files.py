@@ -1,5 +1,6 @@
 """What `ros2 launch` would start: every process is replaced by `echo`, its command line is read."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def started(monkeypatch):
         events = {}
 
         def note(event, context):
-            executable = next(part for part in event.cmd if "/lib/mosam_ros/" in part)
+            executable = next(part for part in event.cmd if "/lib/" in part)
             events[Path(executable).name] = event
 
         service = launch.LaunchService()
@@ -149,3 +150,19 @@ def test_a_dds_profile_of_the_users_own_stays(started, monkeypatch):
     event = started("tracker.launch.py")["tracker_node"]
     assert event.env[dds.VARIABLES[0]] == "mine.xml"
     assert not event.env[dds.VARIABLES[1]]
+
+
+def test_rviz_is_shown_the_topics_that_the_nodes_hear(started, tmp_path, monkeypatch):
+    (tmp_path / "share/ament_index/resource_index/packages").mkdir(parents=True)
+    (tmp_path / "share/ament_index/resource_index/packages/rviz2").touch()
+    (tmp_path / "lib/rviz2").mkdir(parents=True)
+    (tmp_path / "lib/rviz2/rviz2").touch(mode=0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path), prepend=os.pathsep)
+
+    command = started("tracker.launch.py", rviz="true", image="/cam/image", depth="/cam/depth")[
+        "rviz2"
+    ].cmd
+    assert command[command.index("-d") + 1].endswith("config/tracker.rviz")
+    for heard in ("/image:=/cam/image", "/depth:=/cam/depth", "/camera_info:=/cam/camera_info"):
+        assert heard in command
+    assert "rviz2" not in started("tracker.launch.py")

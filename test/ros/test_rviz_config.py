@@ -45,6 +45,19 @@ def test_overlay_masks_markers_and_clicks_are_wired():
     assert all("Enabled" in display and display["Enabled"] for display in MANAGER["Displays"])
 
 
+def test_the_cloud_is_of_what_the_nodes_hear(client, start):
+    """The launch file remaps these for RViz as it does for the tracker and the localizer."""
+    (cloud,) = (d for d in MANAGER["Displays"] if d["Class"].endswith("/DepthCloud"))
+    heard = {cloud["Color Image Topic"], cloud["CameraInfo Topic"]}
+    assert cloud["Depth Map Topic"] == "/depth"
+    process = start("tracker_node")
+    process.wait_for_log("active: waiting for images")
+    kinds = {"/image": "sensor_msgs/msg/Image", "/camera_info": "sensor_msgs/msg/CameraInfo"}
+    assert heard == kinds.keys()
+    wait_for_topics(client, kinds)
+    process.interrupt()
+
+
 def test_the_tracker_has_the_topics(client, start):
     start("tracker_node").wait_for_log("active: waiting for images")
     wait_for_topics(client, TRACKER)
