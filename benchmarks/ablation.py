@@ -85,27 +85,40 @@ def report(results: Mapping[str, Mapping[int, ClipResult]], options: argparse.Na
     }
     if BASE in rows and FULL in rows:
         figures["gain"] = gain(results[FULL], results[BASE]).as_dict()
+    if FULL in rows:
+        figures["full_over"] = {
+            name: gain(results[FULL], results[name]).as_dict()
+            for name in figures["rows"]
+            if name != FULL
+        }
     return figures
 
 
 def print_table(figures: Mapping) -> None:
     """Rows with intervals, then the sweeps."""
     print(
-        f"\n{'':10} {'J&F':>6} {'95 %':>13} {'J':>6} {'F':>6} {'seen':>6} {'gain':>6} {'95 %':>15}"
+        f"\n{'':16} {'J&F':>6} {'95 %':>13} {'J':>6} {'F':>6} {'seen':>6} "
+        f"{f'over {BASE}':>9} {'95 %':>14} {f'{FULL} over it':>13} {'95 %':>14}"
     )
     for name, row in figures["rows"].items():
         interval = f"{100 * row['ci_low']:.1f}-{100 * row['ci_high']:.1f}"
-        line = f"{name:10} {100 * row['jf']:6.1f} {interval:>13} " + " ".join(
+        line = f"{name:16} {100 * row['jf']:6.1f} {interval:>13} " + " ".join(
             f"{100 * row[part]:6.1f}" for part in ("j", "f", "jf_seen")
         )
-        if "gain" in row and name != BASE:
-            over = row["gain"]
-            interval = f"{over['ci_low']:+.1f} … {over['ci_high']:+.1f}"
-            line += f" {over['jf']:+6.1f} {interval:>15}"
+        line += _points(row.get("gain") if name != BASE else None, 9)
+        line += _points(figures.get("full_over", {}).get(name), 13)
         print(line)
     for setting, values in figures["sweeps"].items():
         cells = "  ".join(f"{value}: {100 * row['jf']:.1f}" for value, row in values.items())
         print(f"{setting:20} {cells}")
+
+
+def _points(estimate: Mapping[str, float] | None, width: int) -> str:
+    """A gain with its interval, in columns."""
+    if estimate is None:
+        return " " * (width + 16)
+    interval = f"{estimate['ci_low']:+.1f} … {estimate['ci_high']:+.1f}"
+    return f" {estimate['jf']:+{width}.1f} {interval:>14}"
 
 
 def plot(figures: Mapping, folder: Path) -> None:

@@ -40,7 +40,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 
 def test_the_rows_are_those_of_table_4():
     rows = table_rows()
-    names = ["sam2", "SM", "DM", "SM+DM", "TS", "SM+DM+TS", "SM+DM+SS", "mosam"]
+    names = ["sam2", "SM", "DM", "SM+DM", "TS", "SS", "SM+DM+TS", "SM+DM+SS", "mosam"]
     assert list(rows) == [*names, "SM+DM as written", "TS as written", "mosam as written"]
     assert rows["sam2"] == TrackerConfig.sam2() and rows["mosam"] == TrackerConfig()
     for name in names[1:-1]:
@@ -236,12 +236,17 @@ def test_the_benchmark_resumes_reports_and_plots(tmp_path, monkeypatch, capsys, 
     report = json.loads(figures.read_text())
     assert (tmp_path / "ablation.csv").read_text() == lines
     assert list(report["rows"]) == list(table_rows())
-    assert report["rows"]["mosam"]["jf"] == pytest.approx(0.3 + 7 * 0.02 + 0.05)
-    assert report["gain"]["jf"] == pytest.approx(14.0)
+    number = list(table_rows()).index("mosam")
+    assert report["rows"]["mosam"]["jf"] == pytest.approx(0.3 + number * 0.02 + 0.05)
+    assert report["gain"]["jf"] == pytest.approx(2 * number)
+    assert report["full_over"]["sam2"] == report["gain"] and "mosam" not in report["full_over"]
+    assert report["full_over"]["TS"]["jf"] == pytest.approx(
+        100 * (report["rows"]["mosam"]["jf"] - report["rows"]["TS"]["jf"])
+    )
     assert set(report["sweeps"]) == set(sweep_rows())
     assert report["sweeps"]["num_key_points"]["5"] == report["rows"]["mosam"]
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"rows.png", "sweeps.png"}
-    assert "+14.0" in capsys.readouterr().out
+    assert f"+{2 * number}.0" in capsys.readouterr().out
 
 
 def test_the_benchmark_names_an_unknown_row(monkeypatch):

@@ -87,7 +87,8 @@ UNSEEN = (0.9, -1.0)
         ([SURE] * 9, [4, 5, 6, 7, 8, 9]),
         ([SURE] * 6 + [POOR] * 8, [1, 2, 3, 4, 5, 6]),
         ([SURE] * 6 + [UNSEEN] * 8, [1, 2, 3, 4, 5, 6]),
-        ([SURE, FAIR, POOR, UNSEEN, SURE], [1, 2, 5]),
+        ([SURE, FAIR, POOR, UNSEEN, SURE], [1, 2, 4, 5]),
+        ([(0.65, 0.5), UNSEEN, *[SURE] * 5], [1, 3, 4, 5, 6, 7]),
         ([FAIR] * 3 + [SURE] * 4 + [POOR] * 2, [2, 3, 4, 5, 6, 7]),
         ([(0.65, 1.0), (0.65, 9.0), (0.61, 5.0), *[SURE] * 4], [2, 3, 4, 5, 6, 7]),
         ([(0.7, 3.0), (0.71, 3.0), (0.6, 9.0), (0.61, 9.0)], [1, 2, 4]),
@@ -95,7 +96,9 @@ UNSEEN = (0.9, -1.0)
     ],
 )
 def test_selection_by_both_scores(scores, chosen):
-    """First S_IoU > 0.7 and S_occ > 0, the newest; then S_IoU > 0.6 by the sum of both."""
+    """First S_IoU > 0.7 and S_occ > 0, the newest; then S_IoU > 0.6 by the sum of both: the rule of
+    the paper to the letter.
+    """
     now = len(scores) + 1
     recall = TemporalSelection(6, 15).recall(scored_bank(scores), now)
     assert frames(recall.memories) == [0, *chosen]
@@ -105,8 +108,8 @@ def test_selection_by_both_scores(scores, chosen):
 def test_pointers_follow_the_selection():
     scores = [SURE, POOR, FAIR, SURE, UNSEEN, SURE]
     recall = TemporalSelection(6, 15).recall(scored_bank(scores), 7)
-    assert frames(recall.pointers) == [0, 6, 4, 3, 1]
-    assert recall.distances == (7, 1, 3, 4, 6)
+    assert frames(recall.pointers) == [0, 6, 5, 4, 3, 1]
+    assert recall.distances == (7, 1, 2, 3, 4, 6)
 
 
 def test_no_more_pointers_than_the_model_was_trained_with():
@@ -139,6 +142,13 @@ def test_the_newest_frames_without_the_target_are_kept_on_request():
     assert frames(keeping.recall(scored_bank([UNSEEN] + [SURE] * 8), 10).memories) == [
         *(0, 4, 5, 6, 7, 8, 9)
     ]
+
+
+def test_frames_without_the_target_take_no_free_slots_where_the_newest_are_kept():
+    bank = scored_bank([UNSEEN, SURE, SURE, SURE])
+    assert frames(TemporalSelection(6, 15).recall(bank, 5).memories) == [0, 1, 2, 3, 4]
+    keeping = TemporalSelection(6, 15, keep_absent=2)
+    assert frames(keeping.recall(bank, 5).memories) == [0, 2, 3, 4]
 
 
 def test_a_long_hidden_target_keeps_its_last_good_frames():

@@ -100,6 +100,7 @@ def table_rows() -> dict[str, TrackerConfig]:
         "DM": _parts(dense=True),
         "SM+DM": _parts(sparse=True, dense=True),
         "TS": _parts(temporal=True),
+        "SS": _parts(spatial=True),
         "SM+DM+TS": _parts(sparse=True, dense=True, temporal=True),
         "SM+DM+SS": _parts(sparse=True, dense=True, spatial=True),
         FULL: TrackerConfig(),

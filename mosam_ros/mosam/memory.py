@@ -133,7 +133,7 @@ class TemporalSelection:
 
     Of the window's frames at a regular interval those with a predicted IoU and an object score
     above their thresholds are taken, the newest first. Slots that stay free go to those of the rest
-    that pass `rank_threshold` and were seen, the highest sum of both scores first. The frames
+    that pass `rank_threshold`, the highest sum of both scores first. The frames
     chosen fill SAM 2's slots in time order; their pointers, and those of the other frames of the
     window that pass, are read with them.
 
@@ -146,8 +146,9 @@ class TemporalSelection:
         interval: frames between candidates.
         window: the candidates are of so many newest frames.
         keep_absent: the newest frames, so many, are taken in any case where the target is absent
-            from them. As the paper writes the rule, with 0, a target that is hidden is remembered
-            as seen, and a look-alike soon takes its place.
+            from them, and no others without it. As the paper writes the rule, with 0, frames
+            without the target come last in the ranking and take only slots that stay free, so that
+            a target that is hidden is remembered as seen, and a look-alike soon takes its place.
     """
 
     num_slots: int
@@ -196,7 +197,10 @@ class TemporalSelection:
         return seen and entry.predicted_iou > self.iou_threshold
 
     def _may_rank(self, entry: MemoryEntry) -> bool:
-        return entry.object_score > 0 and entry.predicted_iou > self.rank_threshold
+        may_be_absent = self.keep_absent == 0
+        return entry.predicted_iou > self.rank_threshold and (
+            may_be_absent or entry.object_score > 0
+        )
 
 
 def batch_recalls(recalls: Sequence[Recall]) -> MemorySelection:
