@@ -13,11 +13,20 @@ import json
 from pathlib import Path
 
 from mosam_ros.evaluation.flow_errors import flow_errors
-from mosam_ros.mosam.checkpoints import load_model, load_motion_encoders
+from mosam_ros.mosam.checkpoints import CheckpointError, load_model, load_motion_encoders
 from mosam_ros.mosam.motion.flow import make_flow
 
 
-def main() -> None:
+def untrained(model: str) -> str:
+    """What to do where no motion encoders come with a model."""
+    return (
+        f"no motion encoders come with the model {model}: train them with `mosam train motion "
+        f"--data synthetic --model {model} --out FOLDER`, then pass --encoders "
+        f"FOLDER/{model}_motion.pt"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=14)
     parser.add_argument("--seed", type=int, default=0)
@@ -25,9 +34,12 @@ def main() -> None:
     parser.add_argument("--encoders", type=Path, help="weights; the model's own if not given")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     loaded = load_model(options.model, device=options.device)
-    encoder = load_motion_encoders(loaded, options.encoders).flow
+    try:
+        encoder = load_motion_encoders(loaded, options.encoders).flow
+    except CheckpointError as error:
+        parser.error(str(error) if options.encoders else untrained(options.model))
     methods = {name: make_flow(name, loaded.device, encoder) for name in ("dis", "feature")}
     figures = flow_errors(loaded, methods, options.clips, options.seed)
     for name, row in figures.items():

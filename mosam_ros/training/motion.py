@@ -6,6 +6,11 @@
 DAVIS is the root of DAVIS 2017 (JPEGImages/480p, Annotations/480p, ImageSets/2017/train.txt). On
 synthetic video the flow is learnt from the true flow, on DAVIS from the masks and the images. The
 run is resumable: start the same command again and it goes on after the last epoch.
+
+Where this is not section 4.1: the paper trains on the training and the validation subset of DAVIS,
+this on the training subset alone, so that the validation subset stays held out. The paper's batch
+is 32; a step here is one clip of `CLIP_LENGTH` frames: every pair of frames in a row for the flow,
+and every object in every frame with enough past for the key points.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model, save_weights
-from mosam_ros.mosam.motion.encoders import HISTORY, MotionEncoders, features_at
+from mosam_ros.mosam.motion.encoders import HISTORY, FlowEncoder, MotionEncoders, features_at
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points
 from mosam_ros.mosam.sam2_model import ImageFeatures
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SyntheticScene
@@ -42,6 +48,9 @@ MIN_PIXELS = 60
 OBJECT_WEIGHT = 4.0
 """Flow errors on objects count so many times those on the background."""
 
+KEY_POINT_WEIGHT = 5.0
+"""Of the key points' loss beside that of the flow."""
+
 
 @dataclass(frozen=True)
 class MotionClip:
@@ -49,7 +58,7 @@ class MotionClip:
 
     Attributes:
         frames: (T, H, W, 3) uint8 RGB.
-        masks: (K, T, H, W) bool.
+        masks: (K, T, H, W) bool; K may be 0.
         flow: (T - 1, H, W, 2) float32 pixels from each frame to the next; None where it is unknown.
     """
 
@@ -74,23 +83,32 @@ class SyntheticClips:
 
     def __init__(self, size: int, num_clips: int, seed: int) -> None:
         self._size, self._num_clips, self._seed = size, num_clips, seed
+        self.name = f"synthetic, {num_clips} clips per epoch"
 
     def __len__(self) -> int:
         return self._num_clips
 
     def epoch(self, index: int) -> Iterator[MotionClip]:
         """The clips of an epoch."""
+        for seed in self.seeds(index):
+            yield synthetic_clip(seed, self._size)
+
+    def seeds(self, index: int) -> list[int]:
+        """The seeds of an epoch's clips, all below `FIRST_HELD_OUT_SEED`."""
         rng = np.random.default_rng([self._seed, index, 5])
-        for seed in rng.integers(0, FIRST_HELD_OUT_SEED, self._num_clips):
-            yield synthetic_clip(int(seed), self._size)
+        return rng.integers(0, FIRST_HELD_OUT_SEED, self._num_clips).tolist()
 
 
 class DavisClips:
     """One random clip of every training sequence of DAVIS 2017 per epoch.
 
+    Sequences with fewer than two annotated frames are left out, with one warning.
+
     Raises:
-        FileNotFoundError: the folder has not DAVIS 2017's layout.
+        FileNotFoundError: the folder has not DAVIS 2017's layout, or no sequence is left.
     """
+
+    name = "DAVIS"
 
     def __init__(self, root: Path, size: int, seed: int) -> None:
         self._root, self._size, self._seed = root, size, seed
@@ -100,7 +118,17 @@ class DavisClips:
                 f"{listing} is missing: --data takes the root of DAVIS 2017, which holds "
                 f"JPEGImages/480p, Annotations/480p and ImageSets/2017"
             )
-        self._sequences = listing.read_text().split()
+        names = listing.read_text().split()
+        self._sequences = [name for name in names if len(self._annotations(name)) >= 2]
+        if not self._sequences:
+            raise FileNotFoundError(
+                f"no sequence of {listing} has two frames in {root / 'Annotations' / '480p'}: is "
+                f"DAVIS 2017 unpacked as a whole?"
+            )
+        if short := sorted(set(names) - set(self._sequences)):
+            warnings.warn(
+                f"left out, with fewer than two annotated frames: {', '.join(short)}", stacklevel=2
+            )
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -111,16 +139,21 @@ class DavisClips:
         for number in rng.permutation(len(self._sequences)):
             yield self._clip(self._sequences[number], rng)
 
+    def _annotations(self, name: str) -> list[Path]:
+        return sorted((self._root / "Annotations" / "480p" / name).glob("*.png"))
+
     def _clip(self, name: str, rng: np.random.Generator) -> MotionClip:
-        paths = sorted((self._root / "Annotations" / "480p" / name).glob("*.png"))
+        paths = self._annotations(name)
         first = int(rng.integers(0, max(1, len(paths) - CLIP_LENGTH + 1)))
         paths = paths[first : first + CLIP_LENGTH]
         images = self._root / "JPEGImages" / "480p" / name
         frames = [Image.open(images / f"{p.stem}.jpg").convert("RGB") for p in paths]
         square = (self._size, self._size)
-        labels = [np.array(Image.open(p).resize(square, Image.Resampling.NEAREST)) for p in paths]
-        ids = np.unique(np.stack(labels))
-        masks = np.stack([np.stack(labels) == i for i in ids if i not in (0, 255)])
+        labels = np.stack(
+            [np.array(Image.open(p).resize(square, Image.Resampling.NEAREST)) for p in paths]
+        )
+        ids = np.setdiff1d(labels, (0, 255))
+        masks = labels == ids[:, None, None, None]
         resized = [np.array(f.resize(square, Image.Resampling.BILINEAR)) for f in frames]
         return MotionClip(np.stack(resized), masks, None)
 
@@ -129,30 +162,54 @@ class DavisClips:
 class MotionLoss:
     """A step's losses: of the flow in cells, of the key points in sizes of the target."""
 
-    flow: Tensor
-    key_points: Tensor
+    flow: float
+    key_points: float
 
 
 def encode_frames(loaded: LoadedModel, frames: NDArray[np.uint8]) -> ImageFeatures:
-    """SAM 2's features of T frames, without gradients."""
+    """SAM 2's features of T frames, without gradients; one frame is in work at a time."""
     with torch.no_grad(), loaded.autocast():
         images = loaded.model.normalize(torch.from_numpy(frames))
-        return loaded.model.encode_image(images)
+        each = [loaded.model.encode_image(image) for image in images.split(1)]
+    maps = ("fine", "middle", "coarse", "position")
+    return ImageFeatures(*(torch.cat([getattr(x, name) for x in each]) for name in maps))
 
 
-def motion_loss(
+def add_gradients(
     encoders: MotionEncoders, features: ImageFeatures, clip: MotionClip, rng: np.random.Generator
 ) -> MotionLoss:
-    """Both encoders' losses on one clip."""
+    """Add the gradients of both encoders' losses on one clip to the encoders'.
+
+    The gradients are those of the whole clip's loss, but the flow of no more than one pair of
+    frames is in work at a time.
+    """
+    flow = 0.0
+    for share in flow_loss_shares(encoders.flow, features, clip):
+        share.backward()
+        flow += float(share.detach())
+    points = _key_point_loss(encoders, features, clip, rng)
+    if points is None:
+        return MotionLoss(flow, 0.0)
+    (KEY_POINT_WEIGHT * points).backward()
+    return MotionLoss(flow, float(points.detach()))
+
+
+def flow_loss_shares(
+    encoder: FlowEncoder, features: ImageFeatures, clip: MotionClip
+) -> Iterator[Tensor]:
+    """What each pair of frames in a row adds to the clip's loss, which is their sum."""
     fine, middle = features.fine.float(), features.middle.float()
-    described = encoders.flow.describe(fine, middle)
-    flow = encoders.flow(described[:-1], described[1:])
-    masks = _cells(clip.masks.any(0)[:, None].astype(np.float32), flow)
-    if clip.flow is None:
-        loss = _warp_loss(flow, clip, masks)
-    else:
-        loss = _true_flow_loss(flow, clip.flow, masks[:-1])
-    return MotionLoss(loss, _key_point_loss(encoders, features, clip, rng))
+    masks = _cells(clip.masks.any(0)[:, None].astype(np.float32), fine)
+    weights = 1 + (OBJECT_WEIGHT - 1) * masks
+    total = weights[:-1].sum()
+    for t in range(len(fine) - 1):
+        pair = slice(t, t + 2)
+        described = encoder.describe(fine[pair], middle[pair])
+        flow = encoder(described[:1], described[1:])
+        if clip.flow is None:
+            yield _warp_loss(flow, clip.frames[pair], masks[pair]) / (len(fine) - 1)
+        else:
+            yield _flow_error(flow, clip.flow[t : t + 1], weights[t : t + 1]) / total
 
 
 def _cells(maps: NDArray[np.float32], like: Tensor) -> Tensor:
@@ -161,19 +218,24 @@ def _cells(maps: NDArray[np.float32], like: Tensor) -> Tensor:
     return F.interpolate(tensor, size=like.shape[-2:], mode="area")
 
 
-def _true_flow_loss(flow: Tensor, truth: NDArray[np.float32], masks: Tensor) -> Tensor:
+def _flow_error(flow: Tensor, truth: NDArray[np.float32], weights: Tensor) -> Tensor:
+    """Weighted sum over the cells of the distance from the true flow, in cells."""
     scale = flow.shape[-1] / truth.shape[2]
     wanted = _cells(truth.transpose(0, 3, 1, 2).copy(), flow) * scale
     error = (flow - wanted).square().sum(1, keepdim=True).add(1e-4).sqrt()
-    weight = 1 + (OBJECT_WEIGHT - 1) * masks
-    return (weight * error).sum() / weight.sum()
+    return (weights * error).sum()
 
 
-def _warp_loss(flow: Tensor, clip: MotionClip, masks: Tensor) -> Tensor:
+def _warp_loss(flow: Tensor, frames: NDArray[np.uint8], masks: Tensor) -> Tensor:
     """How badly the next frame and its masks, fetched back by the flow, fit this frame; and that
     neighbours move alike.
+
+    Args:
+        flow: (T - 1, 2, h, w) in cells, from each frame to the next.
+        frames: (T, H, W, 3) RGB.
+        masks: (T, 1, h, w) share of each cell that objects cover.
     """
-    images = _cells(clip.frames.transpose(0, 3, 1, 2).astype(np.float32) / 255, flow)
+    images = _cells(frames.transpose(0, 3, 1, 2).astype(np.float32) / 255, flow)
     both = torch.cat([images, masks], dim=1)
     height, width = flow.shape[-2:]
     rows, columns = (torch.arange(n, device=flow.device) for n in (height, width))
@@ -189,8 +251,8 @@ def _warp_loss(flow: Tensor, clip: MotionClip, masks: Tensor) -> Tensor:
 
 def _key_point_loss(
     encoders: MotionEncoders, features: ImageFeatures, clip: MotionClip, rng: np.random.Generator
-) -> Tensor:
-    """Huber loss of the key points of every object in every frame with enough past."""
+) -> Tensor | None:
+    """Huber loss of the key points of every object in every frame with enough past, if any."""
     losses = []
     for masks in clip.masks:
         geometry = MaskGeometry.of(masks)
@@ -203,9 +265,7 @@ def _key_point_loss(
                 coarse = features.coarse[t : t + 1]
                 future = points[t + 1]
                 losses.append(_one_key_point_loss(encoders, coarse, noisy, future, masks.shape[1:]))
-    if not losses:
-        return features.coarse.new_zeros(())
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() if losses else None
 
 
 def _one_key_point_loss(
@@ -224,13 +284,36 @@ def _one_key_point_loss(
     return F.smooth_l1_loss(answer, wanted, beta=0.05)
 
 
+def learning_rate(epoch: int, epochs: int) -> float:
+    """Of an epoch, from 0: a half cosine from `LEARNING_RATE` down, over all epochs of a run."""
+    decay = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    return LEARNING_RATE * max(0.02, decay)
+
+
 class MotionTrainer:
-    """The encoders, their optimizer, and where the run stands."""
+    """The encoders, their optimizer, and where the run stands.
+
+    Args:
+        loaded: the frozen model.
+        clips: to train on.
+        out: folder of the run, which is gone on with if there is one.
+        seed: of the first weights and of the key points' noise.
+        epochs: of the whole run.
+
+    Raises:
+        ValueError: the folder holds another run.
+    """
 
     def __init__(
-        self, loaded: LoadedModel, clips: SyntheticClips | DavisClips, out: Path, seed: int
+        self,
+        loaded: LoadedModel,
+        clips: SyntheticClips | DavisClips,
+        out: Path,
+        seed: int,
+        epochs: int = EPOCHS,
     ) -> None:
-        self.loaded, self.clips, self.out, self.seed = loaded, clips, out, seed
+        self.loaded, self.clips, self.out = loaded, clips, out
+        self.seed, self.epochs = seed, epochs
         torch.manual_seed(seed)
         self.encoders = MotionEncoders(loaded.model.width).to(loaded.device)
         self.optimizer = torch.optim.AdamW(self.encoders.parameters(), lr=LEARNING_RATE)
@@ -241,17 +324,36 @@ class MotionTrainer:
             self._resume()
 
     @property
+    def _run(self) -> dict[str, str | int]:
+        """What makes this run another than others."""
+        return {
+            "model": self.loaded.name,
+            "data": self.clips.name,
+            "epochs": self.epochs,
+            "seed": self.seed,
+        }
+
+    @property
     def checkpoint(self) -> Path:
         return self.out / "motion_last.pt"
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.loaded.device, weights_only=True)
+        if state["run"] != self._run:
+            held, asked = (
+                "; ".join(f"{k}: {v}" for k, v in run.items()) for run in (state["run"], self._run)
+            )
+            raise ValueError(
+                f"{self.out} holds another run ({held}) than this one ({asked}): go on with that "
+                f"one, or take another folder"
+            )
         self.encoders.load_state_dict(state["encoders"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
 
     def _save(self) -> None:
         state = {
+            "run": self._run,
             "encoders": self.encoders.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -262,12 +364,11 @@ class MotionTrainer:
         torch.save(state, temporary)
         temporary.replace(self.checkpoint)
 
-    def run(self, epochs: int, schedule: int = EPOCHS) -> None:
-        """Train to the end of epoch `epochs`, with a rate that decays over `schedule` epochs."""
-        while self.epoch < epochs:
-            decay = 0.5 * (1 + math.cos(math.pi * self.epoch / schedule))
+    def run(self, until: int | None = None) -> None:
+        """Train to the end, or to the end of epoch `until`."""
+        while self.epoch < (self.epochs if until is None else until):
             for group in self.optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * max(0.02, decay)
+                group["lr"] = learning_rate(self.epoch, self.epochs)
             self.history.append(self.run_epoch())
             self.epoch += 1
             self._save()
@@ -289,12 +390,11 @@ class MotionTrainer:
     def step(self, clip: MotionClip, rng: np.random.Generator) -> tuple[float, float]:
         """One optimizer step; returns its losses."""
         features = encode_frames(self.loaded, clip.frames)
-        loss = motion_loss(self.encoders, features, clip, rng)
         self.optimizer.zero_grad(set_to_none=True)
-        (loss.flow + 5 * loss.key_points).backward()
+        loss = add_gradients(self.encoders, features, clip, rng)
         torch.nn.utils.clip_grad_norm_(self.encoders.parameters(), 1.0)
         self.optimizer.step()
-        return float(loss.flow.detach()), float(loss.key_points.detach())
+        return loss.flow, loss.key_points
 
     def export(self, command: str) -> Path:
         """Write the weights with how they were made."""
@@ -326,16 +426,20 @@ def main(arguments: list[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     loaded = load_model(options.model, options.checkpoint, options.device)
     size = loaded.model.image_size
-    if options.data == "synthetic":
-        clips: SyntheticClips | DavisClips = SyntheticClips(size, options.clips, options.seed)
-    else:
-        clips = DavisClips(Path(options.data), size, options.seed)
-    trainer = MotionTrainer(loaded, clips, options.out, options.seed)
-    trainer.run(options.epochs, options.epochs)
+    try:
+        if options.data == "synthetic":
+            clips: SyntheticClips | DavisClips = SyntheticClips(size, options.clips, options.seed)
+        else:
+            clips = DavisClips(Path(options.data), size, options.seed)
+        trainer = MotionTrainer(loaded, clips, options.out, options.seed, options.epochs)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    trainer.run()
+    data = "synthetic" if options.data == "synthetic" else "DAVIS"
+    checkpoint = "--checkpoint FILE " if options.checkpoint else ""
     command = (
-        f"mosam train motion --data {'synthetic' if options.data == 'synthetic' else 'DAVIS'} "
-        f"--model {options.model} --epochs {options.epochs} --clips {options.clips} "
-        f"--seed {options.seed} --out FOLDER"
+        f"mosam train motion --data {data} --model {options.model} {checkpoint}"
+        f"--epochs {options.epochs} --clips {options.clips} --seed {options.seed} --out FOLDER"
     )
     print(f"wrote {trainer.export(command)}")
 

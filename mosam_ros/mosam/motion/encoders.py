@@ -64,12 +64,17 @@ class FlowEncoder(nn.Module):
         return expected + self.refine(torch.cat([likely, expected, first], dim=1))
 
     def _matches(self, first: Tensor, second: Tensor) -> Tensor:
-        """(N, window², h, w): how alike each feature is to those around it in the other frame."""
-        batch, width, height, columns = first.shape
+        """(N, window², h, w): how alike each feature is to those around it in the other frame.
+
+        Place by place of the window: all at once would need window² copies of the features.
+        """
+        height, width = first.shape[-2:]
         side = 2 * self.radius + 1
-        around = F.unfold(second, side, padding=self.radius)
-        around = around.view(batch, width, side * side, height, columns)
-        return torch.einsum("nchw,ncmhw->nmhw", first, around)
+        padded = F.pad(second, [self.radius] * 4)
+        shifted = (
+            padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)
+        )
+        return torch.stack([(first * other).sum(1) for other in shifted], dim=1)
 
 
 class KeyPointEncoder(nn.Module):
