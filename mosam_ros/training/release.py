@@ -12,20 +12,28 @@ from pathlib import Path
 import torch
 
 from mosam_ros.mosam.checkpoints import load_model, read_metadata, save_weights
-from mosam_ros.training.validate import PROMPT_KINDS, validate
+from mosam_ros.training.validate import PROMPT_KINDS, REPEATED, validate
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nano.pt"
 
 
-def release(checkpoint: Path, target: Path, num_clips: int, seed: int) -> dict:
+def release(checkpoint: Path, target: Path, num_clips: int, seed: int, note: str = "") -> dict:
     """Validate a checkpoint and write it to `target`, its metadata beside it as JSON and as a model
     card.
+
+    Args:
+        checkpoint: as a training run exports it.
+        target: the file of the weights, in the package or elsewhere.
+        num_clips: of the validation.
+        seed: of its clips.
+        note: what else is to be known of how the weights were made.
 
     Returns:
         The metadata: command, seed, stages, hours and validation figures.
     """
     loaded = load_model("nano", checkpoint)
     metadata = read_metadata(checkpoint)
+    metadata["note"] = note
     metadata["validation"] = validate(loaded, num_clips, seed)
     metadata["torch"] = torch.__version__
     metadata["parameters"] = sum(p.numel() for p in loaded.model.base.parameters())
@@ -43,15 +51,17 @@ def model_card(metadata: dict) -> str:
         f"| {s['steps']} |"
         for s in metadata["stages"]
     )
-    prompts = "\n".join(
-        f"| {kind} | {report[kind]['iou_visible']:.2f} | {report[kind]['first_mask_repeated']:.2f} "
-        f"| {report[kind]['iou_first_frames']:.2f} | {report[kind]['iou_last_frames']:.2f} |"
-        for kind in PROMPT_KINDS
+    everything = {k: report[k]["iou_visible"] for k in PROMPT_KINDS}
+    everything |= {REPEATED: report[PROMPT_KINDS[0]][REPEATED]}
+    frames = {f"frames {name}": row for name, row in report["frames"].items()}
+    rows = {"all": everything} | report["scenarios"] | frames
+    ious = "\n".join(
+        f"| {name} | " + " | ".join(_figure(row[key]) for key in (*PROMPT_KINDS, REPEATED)) + " |"
+        for name, row in rows.items()
     )
-    scenarios = "\n".join(
-        f"| {name} | " + " | ".join(f"{row[kind]:.2f}" for kind in PROMPT_KINDS) + " |"
-        for name, row in report["scenarios"].items()
-    )
+    weakest = sorted(report["scenarios"].items(), key=lambda item: item[1]["mask"])[:3]
+    weak = ", ".join(f"{name} ({row['mask']:.2f})" for name, row in weakest)
+    note = f"\n{metadata['note']}\n" if metadata["note"] else ""
     return f"""# Model card: nano
 
 SAM 2.1 in miniature ({metadata["parameters"] / 1e6:.1f} million parameters, half precision on
@@ -63,34 +73,31 @@ other, leave and come back, with look-alikes. It has never seen a real image. Sc
 1,000,000,000 on are never trained on.
 
 **Made by** `{metadata["command"]}` and `mosam train release`, {metadata["training_hours"]} hours of
-steps on two CPU cores, PyTorch {metadata["torch"]}:
+steps, PyTorch {metadata["torch"]}:
 
 | stage | pixels | frames | clips x targets | steps |
 |---|---|---|---|---|
 {stages}
-
-The run was stopped and resumed while later stages, and in part the length and the data of running
-ones, were still being set, so that the command gives weights of this kind, not these very numbers.
-
+{note}
 **Measured** on {report["clips"]} held-out clips by the tracker as it comes
 (`mosam train validate --clips {report["clips"]} --seed {report["seed"]}`), IoU on frames that show
 the target:
 
-| prompt | IoU | first mask repeated | first 10 frames | last 10 frames |
+| clips | {" | ".join(PROMPT_KINDS)} | first mask repeated |
 |---|---|---|---|---|
-{prompts}
-
-| scenario | {" | ".join(PROMPT_KINDS)} |
-|---|---|---|---|
-{scenarios}
+{ious}
 
 The object score is right on {report["presence_visible"]:.0%} of the visible and
 {report["presence_hidden"] or 0:.0%} of the {report["hidden_frames"]} hidden frames. The predicted
 IoU has a rank correlation (Spearman) of {report["iou_rank_correlation"]:.2f} with the true one.
 
-**Limits.** It loses targets that touch or pass behind look-alikes, and it knows no real objects,
-textures or light.
+**Limits.** It is weakest on {weak}. It loses targets that touch or pass behind look-alikes, and it
+knows no real objects, textures or light.
 """
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,8 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--note", default="", help="for the model card: what else is to be known")
     options = parser.parse_args(arguments)
-    metadata = release(options.checkpoint, WEIGHTS, options.clips, options.seed)
+    metadata = release(options.checkpoint, WEIGHTS, options.clips, options.seed, options.note)
     print(model_card(metadata))
 
 

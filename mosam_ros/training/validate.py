@@ -32,8 +32,11 @@ from mosam_ros.training.prompting import prompt_for
 PROMPT_KINDS = ("mask", "box", "point")
 
 
-EDGE_FRAMES = 10
-"""At a clip's start and end, over which tracking is compared."""
+FRAME_GROUP = 10
+"""Frames in a row that share a figure in the report by frame number."""
+
+REPEATED = "first_mask_repeated"
+"""What stands beside every IoU: that of the first mask, had it been repeated."""
 
 
 @dataclass(frozen=True)
@@ -128,42 +131,53 @@ def summarize(scores: dict[str, list[ClipScore]], moves: dict[str, list[bool]]) 
         moves: by kind of prompt, the answers of `prompt_moves_mask`.
     """
     everything = [s for by_clip in scores.values() for s in by_clip]
+    num_frames = max(len(s.iou) for s in everything)
     visible = [s.visible for s in everything]
     iou = np.concatenate([s.iou[v] for s, v in zip(everything, visible, strict=True)])
     predicted = np.concatenate(
         [s.predicted_iou[v] for s, v in zip(everything, visible, strict=True)]
     )
-    report: dict = {kind: _summary(by_clip) for kind, by_clip in scores.items()}
+    report: dict = {
+        kind: {
+            "iou_visible": _mean([np.nanmean(s.iou) for s in by_clip]),
+            REPEATED: _mean([np.nanmean(s.repeated) for s in by_clip]),
+        }
+        for kind, by_clip in scores.items()
+    }
     for kind, answers in moves.items():
         report[kind]["prompt_moves_mask"] = _mean(answers)
     return report | {
         "presence_visible": _mean(np.concatenate([s.seen[s.visible] for s in everything])),
         "presence_hidden": _mean(np.concatenate([~s.seen[s.hidden] for s in everything])),
-        "hidden_frames": int(sum(s.hidden.sum() for s in everything)),
+        "hidden_frames": int(sum(s.hidden.sum() for s in next(iter(scores.values())))),
         "iou_rank_correlation": round(rank_correlation(predicted, iou), 4),
         "iou_calibration_error": _mean(np.abs(predicted - iou)),
         "scenarios": {
-            name: {
-                kind: _mean([np.nanmean(s.iou) for s in by_clip if s.scenario == name])
-                for kind, by_clip in scores.items()
-            }
+            name: _by_kind(scores, scenario=name)
             for name in dict.fromkeys(s.scenario for s in everything)
+        },
+        "frames": {
+            f"{first + 1}-{min(first + FRAME_GROUP, num_frames)}": _by_kind(
+                scores, frames=slice(first, first + FRAME_GROUP)
+            )
+            for first in range(0, num_frames, FRAME_GROUP)
         },
     }
 
 
-def _summary(scores: list[ClipScore]) -> dict:
-    return {
-        "iou_visible": _mean([np.nanmean(s.iou) for s in scores]),
-        "first_mask_repeated": _mean([np.nanmean(s.repeated) for s in scores]),
-        "iou_first_frames": _mean_over(scores, slice(EDGE_FRAMES)),
-        "iou_last_frames": _mean_over(scores, slice(-EDGE_FRAMES, None)),
+def _by_kind(
+    scores: dict[str, list[ClipScore]], scenario: str | None = None, frames: slice = slice(None)
+) -> dict[str, float | None]:
+    """Mean IoU over some frames of the clips of a scenario, for every kind of prompt and for the
+    first mask repeated; clips that show nothing there are left out.
+    """
+    chosen = {
+        kind: [s for s in by_clip if scenario in (None, s.scenario) and s.visible[frames].any()]
+        for kind, by_clip in scores.items()
     }
-
-
-def _mean_over(scores: list[ClipScore], part: slice) -> float | None:
-    """Mean IoU over a part of the clips, those aside that show nothing there."""
-    return _mean([np.nanmean(s.iou[part]) for s in scores if s.visible[part].any()])
+    ious = {k: _mean([np.nanmean(s.iou[frames]) for s in some]) for k, some in chosen.items()}
+    any_kind = next(iter(chosen.values()))
+    return ious | {REPEATED: _mean([np.nanmean(s.repeated[frames]) for s in any_kind])}
 
 
 def _mean(values: Sequence | NDArray) -> float | None:
@@ -190,17 +204,17 @@ def format_report(report: dict) -> str:
         row = report[kind]
         lines.append(
             f"{kind:6} IoU on visible frames {row['iou_visible']:.3f} (first mask repeated "
-            f"{row['first_mask_repeated']:.3f}), {row['iou_first_frames']:.3f} in the first "
-            f"{EDGE_FRAMES} frames, {row['iou_last_frames']:.3f} in the last; a prompt on another "
-            f"object moves the mask in {row['prompt_moves_mask'] or 0:.0%}"
+            f"{row[REPEATED]:.3f}); a prompt on another object moves the mask in "
+            f"{row['prompt_moves_mask'] or 0:.0%}"
         )
-    for name, by_kind in report["scenarios"].items():
-        cells = "  ".join(f"{kind} {value:.2f}" for kind, value in by_kind.items())
-        lines.append(f"  {name:18} {cells}")
+    parts = {f"frames {name}": row for name, row in report["frames"].items()}
+    for name, row in (report["scenarios"] | parts).items():
+        cells = "  ".join(f"{kind} {row[kind]:.2f}" for kind in PROMPT_KINDS)
+        lines.append(f"  {name:18} {cells}  (first mask repeated {row[REPEATED]:.2f})")
     lines.append(
         f"presence right on {report['presence_visible']:.1%} of visible and "
-        f"{report['presence_hidden'] or 0:.1%} of {report['hidden_frames']} hidden frames; rank "
-        f"correlation of predicted and true IoU {report['iou_rank_correlation']:.2f}"
+        f"{report['presence_hidden'] or 0:.1%} of hidden frames ({report['hidden_frames']} a "
+        f"prompt); rank correlation of predicted and true IoU {report['iou_rank_correlation']:.2f}"
     )
     return "\n".join(lines)
 
