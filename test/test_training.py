@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,8 +16,8 @@ import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import build_model, load_model, read_metadata
-from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET, SceneConfig, SyntheticScene
-from mosam_ros.training import data, model_steps
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
+from mosam_ros.training import base, data, model_steps
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.curves import read_log
 from mosam_ros.training.data import ClipConfig, ClipStream, make_clip
@@ -27,15 +27,9 @@ from mosam_ros.training.model_steps import (
     forecast_masks,
     initialize,
     learned_frames,
+    mislead,
     point_prompts,
     tight_boxes,
-)
-from mosam_ros.training.release import model_card
-from mosam_ros.training.validate import (
-    format_report,
-    held_out_clips,
-    rank_correlation,
-    validate,
 )
 
 TINY = (
@@ -44,39 +38,120 @@ TINY = (
 )
 
 
-def losses(folder) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+def read_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_stopped_and_resumed_training_gives_the_same_losses(tmp_path):
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(folder)]
+
+
+class StoppingTrainer(Trainer):
+    """Is stopped in the second stage, after its second step."""
+
+    def train_step(self, stage: Stage, clip: data.Clip) -> dict[str, float]:
+        if (self.stage_index, self.step) == (1, 2):
+            raise KeyboardInterrupt
+        return super().train_step(stage, clip)
+
+
+def test_stopped_and_resumed_training_gives_the_same_losses_and_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "WARMUP_STEPS", 1)
+    monkeypatch.setattr(base, "EMA_DECAY", 0.5)
+    schedule = (
+        Stage("images", 64, 2, 2, 2, 2, 1e-3, single_images=True),
+        Stage("clips", 96, 3, 2, 2, 3, 1e-3, long_memory=True, frozen_trunk=True, burn_in=1),
+    )
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
         folder.mkdir()
-    Trainer(whole, 1, TINY).run(num_workers=0, save_every=1)
+    Trainer(whole, 1, schedule).run(num_workers=0, save_every=1)
 
-    first = Trainer(halves, 1, TINY)
-    stopped_after = (Stage(**{**TINY[0].__dict__, "steps": 2}),)
-    stream = ClipStream(1, ClipConfig(64, 3, 2), 2)
-    for step in range(stopped_after[0].steps):
-        first._log(TINY[0], first.train_step(TINY[0], stream.batch(step)) | {"step": step + 1})
-        first.step = step + 1
-    first.save()
-    second = Trainer(halves, 1, TINY)
-    second.resume()
-    second.run(num_workers=0, save_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        StoppingTrainer(halves, 1, schedule).run(num_workers=2, save_every=1)
+    assert len(losses(halves)) == 4 and not (halves / "stage1.pt").exists()
+    resumed = Trainer(halves, 1, schedule)
+    resumed.resume()
+    resumed.run(num_workers=2, save_every=1)
     assert losses(halves) == pytest.approx(losses(whole), abs=1e-4)
-    assert len(losses(whole)) == 6
+    assert len(losses(whole)) == 5
 
-    loaded = load_model("nano", whole / "stage1.pt", device="cpu", image_size=64)
-    assert loaded.model.image_size == 64
     metadata = read_metadata(whole / "stage1.pt")
-    assert metadata["seed"] == 1 and [s["steps"] for s in metadata["stages"]] == [3, 3]
+    assert metadata["seed"] == 1 and [s["steps"] for s in metadata["stages"]] == [2, 3]
+    exported, again = (weights(folder / "stage1.pt") for folder in (whole, halves))
+    for name, value in exported.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert exported.keys() == again.keys()
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_model("nano", checkpoint, device="cpu").model.base.state_dict()
 
 
 def test_a_run_past_the_schedule_is_not_gone_on_with(tmp_path):
     Trainer(tmp_path, 1, TINY).run(num_workers=0, save_every=1)
     with pytest.raises(ValueError, match="in stage 2 already: take more than 1 stages"):
         Trainer(tmp_path, 1, TINY[:1]).resume()
+
+
+def test_a_run_of_another_seed_is_not_gone_on_with(tmp_path):
+    Trainer(tmp_path, 1, TINY).save()
+    with pytest.raises(ValueError, match="has seed 1: go on with --seed 1"):
+        Trainer(tmp_path, 2, TINY).resume()
+    Trainer(tmp_path, 1, TINY).resume()
+
+
+def test_the_command_trains_resumes_and_refuses(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(base, "SCHEDULE", TINY)
+    command = ["--out", str(tmp_path / "run"), "--seed", "3", "--device", "cpu"]
+    base.main([*command, "--stages", "1", "--save-every", "3"])
+    assert len(losses(tmp_path / "run")) == 3
+    assert read_metadata(tmp_path / "run" / "stage0.pt")["command"].endswith("--seed 3 --stages 1")
+    assert cv2.imread(str(tmp_path / "run" / "curves.png")) is not None
+
+    base.main([*command, "--workers", "0"])
+    assert list(read_log(tmp_path / "run" / "log.jsonl")) == ["images", "clips"]
+    assert len(losses(tmp_path / "run")) == 6
+    assert [s["name"] for s in read_metadata(tmp_path / "run" / "stage1.pt")["stages"]] == [
+        "images",
+        "clips",
+    ]
+    for wrong, reason in (
+        (["--seed", "4"], "has seed 3: go on with --seed 3, or take another folder"),
+        (["--stages", "1"], "in stage 2 already"),
+        (["--stages", "3"], "--stages is 1 to 2, not 3"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            base.main([*command, *wrong])
+        assert stopped.value.code == 2 and reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "cores, processes, workers", [(1, 1, 1), (2, 1, 1), (2, 2, 1), (16, 1, 15), (16, 4, 3)]
+)
+def test_clips_are_made_on_the_cores_that_are_left(cores, processes, workers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert base.default_workers(processes) == workers
+
+
+def test_stages_have_clips_of_their_own():
+    first, second = (ClipStream(1, ClipConfig(32, 2, 2), 1, stage).batch(0) for stage in (0, 1))
+    again = ClipStream(1, ClipConfig(32, 2, 2), 1, stage=1).batch(0)
+    assert not torch.equal(first.frames, second.frames)
+    assert torch.equal(second.frames, again.frames)
+
+
+def test_the_trainer_gives_every_stage_its_clips(tmp_path):
+    seen = []
+
+    class SeeingTrainer(Trainer):
+        def train_step(self, stage: Stage, clip: data.Clip) -> dict[str, float]:
+            seen.append(clip.frames)
+            return dict.fromkeys(base.LOGGED, 1.0)
+
+    SeeingTrainer(tmp_path, 1, (TINY[1], TINY[1])).run(num_workers=0, save_every=9)
+    assert len(seen) == 6
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
 
 
 def test_as_many_frames_are_learned_wherever_they_start():
@@ -112,8 +187,14 @@ def test_processes_that_train_together_agree_and_write_one_log(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert first["first_batch"] != second["first_batch"]
-    assert all(torch.equal(first["weights"][k], v) for k, v in second["weights"].items())
-    assert len(losses(tmp_path)) == 6
+    for state in ("begun", "average", "resumed"):
+        assert all(torch.equal(first[state][k], v) for k, v in second[state].items()), state
+    (tmp_path / "alone").mkdir()
+    alone = Trainer(tmp_path / "alone", 1, TINY[:1])
+    alone.run(num_workers=0, save_every=9)
+    used = [name for name, p in alone.model.base.named_parameters() if p in alone.optimizer.state]
+    assert first["used"] == used and len(used) < len(list(alone.model.base.parameters()))
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2, 3, 1, 2, 3]
     assert (tmp_path / "stage1.pt").is_file() and (tmp_path / "last.pt").is_file()
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
 
@@ -139,33 +220,41 @@ def test_the_loss_falls(tmp_path):
     assert np.mean(history[-5:]) < 0.6 * np.mean(history[:5])
 
 
-@pytest.mark.parametrize("kind", ["box", "point"])
-def test_the_first_stage_soon_listens_to_prompts(kind, listening):
-    """Both targets of a clip share their image, so that only the prompt tells them apart."""
-    trainer, clip = listening
+@pytest.mark.slow
+def test_the_first_stage_teaches_a_deaf_decoder_to_listen(tmp_path, monkeypatch):
+    """The decoder's transformer is new, the rest of the network as shipped. The targets of a clip
+    share their image, so that only the prompt tells them apart. The clips of the check are new.
+    """
+    monkeypatch.setattr(base, "WARMUP_STEPS", 10)
+    stage = Stage("images", 64, 2, 4, 2, 100, 1e-3, single_images=True, frozen_trunk=True)
+    trainer = Trainer(tmp_path, 0, (stage,))
+    shipped = load_model("nano", device="cpu").model.base.state_dict()
+    for name, value in trainer.model.base.state_dict().items():
+        if "sam_mask_decoder.transformer" not in name:
+            value.copy_(shipped[name])
+    unseen = ClipStream(0, stage.clips, 16).batch(1_000_000)
+    deaf = {kind: listening(trainer, unseen, kind) for kind in ("box", "point")}
+    trainer.run(num_workers=0, save_every=1000)
+    for kind, (own_before, other_before) in deaf.items():
+        own, other = listening(trainer, unseen, kind)
+        assert abs(own_before - other_before) < 0.05
+        assert own > 0.12 and own - other > 0.1 and own > 4 * other
+
+
+def listening(trainer: Trainer, clip: data.Clip, kind: str) -> tuple[float, float]:
+    """IoU of what is found in the first frames with the prompted and with the other target."""
+    model, size = trainer.model, trainer.model.image_size
     masks = clip.masks[:, :, 0].flatten(0, 1)
     points = point_prompts(kind, masks, np.random.default_rng(0), torch.device("cpu"))
-    model = trainer.model
     model.base.eval()
     with torch.inference_mode():
-        features = model.encode_image(model.normalize(clip.frames[:, 0])).for_targets([0, 0, 1, 1])
+        images = model.encode_image(model.normalize(clip.frames[:, 0]))
+        features = images.for_targets([i // 2 for i in range(len(masks))])
         logits = model.decode(features, model.without_memory(features), points).mask_logits[:, :1]
-    found = (torch.nn.functional.interpolate(logits, size=(64, 64))[:, 0] > 0).numpy()
-    own = [mask_iou(found[i], masks[i].numpy()) for i in range(4)]
-    other = [mask_iou(found[i], masks[i ^ 1].numpy()) for i in range(4)]
-    assert np.mean(own) > 0.5 and np.mean(other) < 0.2
-
-
-@pytest.fixture(scope="module")
-def listening(tmp_path_factory) -> tuple[Trainer, data.Clip]:
-    """A trainer after a few steps of the first stage on one batch, and the batch."""
-    stage = Stage("images", 64, 2, 2, 2, 400, 2e-3, single_images=True)
-    trainer = Trainer(tmp_path_factory.mktemp("listening"), 0, (stage,))
-    clip = ClipStream(0, stage.clips, stage.num_clips).batch(0)
-    for step in range(80):
-        trainer.step = step
-        trainer.train_step(stage, clip)
-    return trainer, clip
+    found = (torch.nn.functional.interpolate(logits, size=(size, size))[:, 0] > 0).numpy()
+    own = [mask_iou(found[i], mask.numpy()) for i, mask in enumerate(masks)]
+    other = [mask_iou(found[i ^ 1], mask.numpy()) for i, mask in enumerate(masks)]
+    return float(np.mean(own)), float(np.mean(other))
 
 
 def test_clips_are_repeatable_and_hold_several_targets():
@@ -226,31 +315,12 @@ def test_forecasts_of_targets_that_have_just_been_hidden_are_stale():
     assert labels[2].tolist() == [-1] * 7
 
 
-def test_repeating_the_first_mask_is_no_way_through_the_suite():
-    ious = []
-    for _, clip in held_out_clips(16, 0, 64):
-        first, *rest = (frame.masks[TARGET] for frame in clip)
-        ious.append(np.mean([mask_iou(first, mask) for mask in rest if mask.any()]))
-    assert 0.1 < np.mean(ious) <= 0.4
-
-
-def test_rank_correlation():
-    a = np.array([0.1, 0.4, 0.2, 0.9])
-    assert rank_correlation(a, a**3) == pytest.approx(1)
-    assert rank_correlation(a, -a) == pytest.approx(-1)
-    tied = rank_correlation(np.array([1.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
-    assert tied == pytest.approx(0.9487, abs=1e-4)
-
-
-def test_validation_reports_every_kind_of_prompt_and_scenario():
-    report = validate(load_model("nano", device="cpu", image_size=128), 2, seed=3)
-    for kind in ("mask", "box", "point"):
-        assert report[kind]["iou_visible"] > report[kind]["first_mask_repeated"]
-    assert list(report["scenarios"]) == ["easy", "lookalikes"]
-    assert 0 <= report["presence_visible"] <= 1 and report["hidden_frames"] >= 0
-    assert -1 <= report["iou_rank_correlation"] <= 1
-    assert "rank correlation" in format_report(report)
-    made = {"command": "mosam train base", "torch": "2", "training_hours": 1.5, "parameters": 4e6}
-    card = model_card(made | {"stages": [asdict(TINY[0])], "validation": report})
-    assert "| images | 64 | 3 | 2 x 2 | 3 |" in card and "4.0 million parameters" in card
-    assert f"| mask | {report['mask']['iou_visible']:.2f} |" in card
+def test_misled_forecasts_point_at_another_target_of_the_same_clip():
+    masks = torch.zeros(6, 8, 8, dtype=torch.bool)
+    masks[torch.arange(6), torch.arange(6)] = True
+    drawn = [mislead(masks, masks, 3, np.random.default_rng(s)) for s in range(60)]
+    rows = torch.stack(drawn).any(3).float().argmax(2)
+    misled = rows != torch.arange(6)
+    assert 0.05 < misled.float().mean() < 0.3
+    others = torch.tensor([2, 0, 1, 5, 3, 4]).expand_as(rows)
+    assert (rows[misled] == others[misled]).all()

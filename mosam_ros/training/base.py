@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -209,9 +210,14 @@ class Trainer:
         """Go on from the last checkpoint of this run.
 
         Raises:
-            ValueError: it is past the end of the schedule.
+            ValueError: it has another seed, or is past the end of the schedule.
         """
         state = torch.load(self.checkpoint, map_location=self.ranks.device, weights_only=True)
+        if state["seed"] != self.seed:
+            raise ValueError(
+                f"{self.out} has seed {state['seed']}: go on with --seed {state['seed']}, or take "
+                "another folder"
+            )
         if state["stage_index"] >= len(self.schedule):
             raise ValueError(
                 f"{self.out} is in stage {state['stage_index'] + 1} already: take more than "
@@ -249,7 +255,13 @@ class Trainer:
     def _run_stage(self, stage: Stage, num_workers: int, save_every: int) -> None:
         ranks = self.ranks
         stream = ClipStream(
-            self.seed, stage.clips, stage.num_clips, self.step, ranks.rank, ranks.count
+            self.seed,
+            stage.clips,
+            stage.num_clips,
+            self.stage_index,
+            self.step,
+            ranks.rank,
+            ranks.count,
         )
         batches = iter(stream.loader(num_workers))
         frames = stage.num_clips * stage.clip_length * self.ranks.count
@@ -288,6 +300,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         self.ranks.average_gradients(self.model.base.parameters())
+        self.ranks.average_statistics(self.model.base)
         torch.nn.utils.clip_grad_norm_(self.model.base.parameters(), GRADIENT_CLIP)
         self.optimizer.step()
         self._update_average()
@@ -316,9 +329,6 @@ class Trainer:
         if not self.ranks.is_first:
             return
         history = [asdict(s) for s in self.schedule[: self.stage_index]]
-        if self.step:
-            stage = asdict(self.schedule[self.stage_index])
-            history.append(stage | {"steps": self.step})
         metadata = {
             "command": f"mosam train base --out FOLDER --seed {self.seed} --stages {len(history)}",
             "seed": self.seed,
@@ -332,11 +342,29 @@ class Trainer:
             print(f"no curves are drawn: {error}; pip install matplotlib")
 
 
+def default_workers(processes: int) -> int:
+    """Processes that make clips for each of those that train: the cores that are left, at least 1.
+
+    Args:
+        processes: that train on this machine.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // processes - 1)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that make clips, for each that trains; by default one on each core that is "
+        "left, at least one",
+    )
     parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: CUDA where it is")
     parser.add_argument(
@@ -353,7 +381,8 @@ def main(arguments: list[str] | None = None) -> None:
             trainer.resume()
         except ValueError as error:
             parser.error(str(error))
-    trainer.run(options.workers, options.save_every)
+    workers = default_workers(ranks.count) if options.workers is None else options.workers
+    trainer.run(workers, options.save_every)
     ranks.leave()
 
 

@@ -148,13 +148,14 @@ def _augment(
 
 
 class ClipStream(IterableDataset):
-    """An endless stream of batches; batch i of a seed is always the same. Processes that train
-    together take every `num_ranks`-th batch.
+    """An endless stream of batches; batch i of a stage of a seed is always the same. Processes that
+    train together take every `num_ranks`-th batch.
 
     Args:
         seed: of the training run.
         config: of the clips.
         num_clips: N per batch.
+        stage: index of the stage, so that every stage has clips of its own.
         first_batch: which of its own batches to start with (for resuming).
         rank, num_ranks: which of the processes this is.
     """
@@ -164,6 +165,7 @@ class ClipStream(IterableDataset):
         seed: int,
         config: ClipConfig,
         num_clips: int,
+        stage: int = 0,
         first_batch: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
@@ -171,15 +173,17 @@ class ClipStream(IterableDataset):
         self.seed = seed
         self.config = config
         self.num_clips = num_clips
+        self.stage = stage
         self.first_batch = first_batch
         self.rank = rank
         self.num_ranks = num_ranks
 
     def batch(self, index: int) -> Clip:
         """Batch `index` of the stream."""
-        rng = np.random.default_rng([self.seed, self.config.size, self.config.length, index])
+        config = self.config
+        rng = np.random.default_rng([self.seed, self.stage, config.size, config.length, index])
         seeds = rng.integers(0, FIRST_HELD_OUT_SEED // 20 - 1, self.num_clips)
-        clips = [make_clip(int(s), self.config) for s in seeds]
+        clips = [make_clip(int(s), config) for s in seeds]
         frames, masks = (np.stack(x) for x in zip(*clips, strict=True))
         return Clip(torch.from_numpy(frames), torch.from_numpy(masks))
 

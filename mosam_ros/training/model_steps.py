@@ -35,6 +35,8 @@ MOTION_DRIFT = 0.04
 """Standard deviation of a forecast's error as a fraction of the target's width and height."""
 STALE_RATE = 0.3
 """Share of motion prompts that point where the target was, not where it is."""
+MISLED_RATE = 0.15
+"""Share of motion prompts that point at another object, so that memory is weighed against them."""
 OWN_PROMPT_RATE = 0.5
 """Share of clips whose motion prompts come from the model's own masks, right or wrong, as they do
 in the tracker."""
@@ -166,6 +168,22 @@ def forecast_masks(before: Tensor, now: Tensor, generator: np.random.Generator) 
     return torch.where(stale[:, None, None], before, now) & known[:, None, None]
 
 
+def mislead(
+    places: Tensor, now: Tensor, num_targets: int, generator: np.random.Generator
+) -> Tensor:
+    """Point some forecasts at the next of the clip's targets.
+
+    Args:
+        places: masks (B, S, S) that the forecasts point at, `num_targets` in a row of every clip.
+        now: the targets' masks (B, S, S) of this frame.
+        num_targets: K of a clip.
+        generator: draws which forecasts are misled.
+    """
+    others = now.unflatten(0, (-1, num_targets)).roll(1, dims=1).flatten(0, 1)
+    misled = torch.from_numpy(generator.random(len(now)) < MISLED_RATE)
+    return torch.where(misled[:, None, None], others, places)
+
+
 def mask_losses(candidates: Candidates, truth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses per target of all four masks against the truth (B, s, s) at the decoder's size.
 
@@ -277,6 +295,7 @@ def clip_loss(
                         places = _own_mask(prediction, size)
                     else:
                         places = forecast_masks(masks[:, t - 1], masks[:, t], generator)
+                    places = mislead(places, masks[:, t], num_targets, generator)
                     motion_kind = str(generator.choice(MOTION_KINDS, p=MOTION_KIND_RATES))
                     guide = point_prompts(motion_kind, places, generator, device)
                 prediction, candidates = _propagated(model, seen, memory, guide)
@@ -296,7 +315,7 @@ def clip_loss(
 
 
 def image_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> StepLoss:
-    """Every frame of the clips as an image of its own, prompted by points or a box."""
+    """Every frame of the clips as an image of its own, prompted by a mask, box or point."""
     num_clips, length = clip.frames.shape[:2]
     frames = clip.frames.flatten(0, 1)[:, None]
     masks = clip.masks.transpose(1, 2).flatten(0, 1)[:, :, None]

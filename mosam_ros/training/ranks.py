@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mosam_ros.mosam.checkpoints import choose_device
 
@@ -56,17 +57,32 @@ class Ranks:
         if self.count > 1:
             torch.distributed.destroy_process_group()
 
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace the gradients by their means over all processes."""
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace the gradients by their means over all processes. A parameter that has none in any
+        process keeps none, so that the optimizer leaves it alone.
+        """
         if self.count == 1:
             return
         trained = [p for p in parameters if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        mean = self.average(torch.cat([p.grad.flatten() for p in trained if p.grad is not None]))
-        for parameter, part in zip(trained, mean.split([p.numel() for p in trained]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        used = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        shares = self.average(used).tolist()
+        trained = [p for p, share in zip(trained, shares, strict=True) if share > 0]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        for parameter, mean in zip(trained, self._average_all(gradients), strict=True):
+            parameter.grad = mean
+
+    @torch.no_grad()
+    def average_statistics(self, model: nn.Module) -> None:
+        """Replace the running statistics of batch norms, where they are being gathered, by their
+        means over all processes.
+        """
+        if self.count == 1:
+            return
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+        statistics = [x for m in norms for x in (m.running_mean, m.running_var)]
+        if statistics:
+            for old, mean in zip(statistics, self._average_all(statistics), strict=True):
+                old.copy_(mean)
 
     def average(self, values: Tensor) -> Tensor:
         """The mean of a tensor over all processes."""
@@ -74,3 +90,9 @@ class Ranks:
             torch.distributed.all_reduce(values)
             values /= self.count
         return values
+
+    def _average_all(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The means of tensors over all processes, in one message."""
+        mean = self.average(torch.cat([x.flatten() for x in tensors]))
+        parts = mean.split([x.numel() for x in tensors])
+        return [part.view_as(x) for x, part in zip(tensors, parts, strict=True)]
