@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points
 
@@ -56,6 +60,61 @@ def test_a_ring_has_all_points_on_its_band():
     points = points_of(mask, 9)
     assert all(mask[round(py), round(px)] for px, py in points.tolist())
     assert abs(np.hypot(points[0, 0] - 80, points[0, 1] - 60) - 25) < 1.5
+
+
+def off_center(mask: np.ndarray) -> bool:
+    x, y = np.rint(MaskGeometry.of(mask[None]).centroids[0]).astype(int)
+    return not mask[y, x]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    holes=arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12)),
+    scale=st.integers(1, 3),
+)
+@example(holes=~np.isin(np.arange(36).reshape(4, 9), (5, 22)), scale=1)
+def test_a_center_off_the_mask_moves_to_the_nearest_of_all_pixels(holes, scale):
+    mask = np.kron(holes, np.ones((scale, scale), bool))
+    if not mask.any() or not off_center(mask):
+        return
+    centroid = MaskGeometry.of(mask[None]).centroids[0]
+    y, x = np.nonzero(mask)
+    nearest = np.argmin((x - centroid[0]) ** 2 + (y - centroid[1]) ** 2)
+    assert points_of(mask, 1)[0].tolist() == [x[nearest], y[nearest]]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (-1, 0), (0, -1), (-1, -1)])
+def test_the_nearest_pixel_may_be_in_a_corner_of_the_image(corner):
+    """Both pixels are equally far from the center: the upper one is taken."""
+    mask = np.zeros((120, 160), bool)
+    mask[corner] = mask[-1 - corner[0], -1 - corner[1]] = True
+    assert points_of(mask, 1)[0].tolist() == [0 if mask[0, 0] else 159, 0]
+
+
+def ring(inner: float, outer: float) -> np.ndarray:
+    y, x = np.mgrid[:480, :640]
+    distance = np.hypot(x - 320.3, y - 240.2)
+    return (distance > inner) & (distance < outer)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """The quickest of some runs: the machine may have other work."""
+    spans = []
+    for _ in range(30):
+        started = time.perf_counter()
+        call()
+        spans.append(time.perf_counter() - started)
+    return min(spans)
+
+
+@pytest.mark.parametrize("radii", [(60, 230), (100, 130), (200, 235)])
+def test_key_points_of_a_hollow_mask_cost_little_more_than_its_geometry(radii):
+    """At 640x480. Listing the pixels of the mask alone costs three times the geometry and more."""
+    masks = ring(*radii)[None]
+    assert off_center(masks[0])
+    geometry = seconds_of(lambda: MaskGeometry.of(masks))
+    centroids = MaskGeometry.of(masks).centroids
+    assert seconds_of(lambda: key_points(masks, centroids)) < 2.5 * geometry
 
 
 def test_geometry_of_several_masks_and_none():

@@ -100,10 +100,25 @@ def _onto_masks(
     centers = centers.copy()
     x, y = np.rint(centers).astype(np.intp).T
     for i in np.flatnonzero(~masks[rows, y, x]):
-        at_y, at_x = np.nonzero(masks[rows[i]])
-        nearest = np.argmin((at_x - centers[i, 0]) ** 2 + (at_y - centers[i, 1]) ** 2)
-        centers[i] = at_x[nearest], at_y[nearest]
+        centers[i] = _nearest_pixel(masks[rows[i]], centers[i])
     return centers
+
+
+def _nearest_pixel(mask: NDArray[np.bool_], point: NDArray[np.float64]) -> tuple[int, int]:
+    """x, y of the pixel of a mask, not empty, nearest to a point (2,) in the image.
+
+    Only the first pixels of each row to the left and to the right are compared, so that the cost
+    does not grow with the mask. Of equally near pixels it is the upper one, then the left one.
+    """
+    left = int(point[0])
+    right = min(left + 1, mask.shape[1] - 1)
+    to_left, to_right = mask[:, left::-1].argmax(1), mask[:, right:].argmax(1)
+    x = np.stack([left - to_left, right + to_right], axis=1)
+    y = np.arange(len(mask))[:, None]
+    distance = (x - point[0]) ** 2 + (y - point[1]) ** 2
+    distance[~mask[y, x]] = np.inf
+    row, way = np.unravel_index(distance.argmin(), distance.shape)
+    return int(x[row, way]), int(row)
 
 
 def _reach(
