@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mosam_ros.mosam.motion.flow import DenseMotion
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.preference import WEIGHT, forecast_preference
 from mosam_ros.mosam.results import MotionPrompt
@@ -107,7 +108,7 @@ def test_consistent_flow_corrects_a_turn_that_the_trend_does_not_see():
     errors = {"flow": [], "trend": []}
     for t in range(3, 39):
         points = OFFSETS + centers[t].astype(np.float32)
-        ahead = np.tile(centers[t + 1] - centers[t], 2) / DT
+        ahead = DenseMotion(np.tile(centers[t + 1] - centers[t], 2) / DT, 1.0)
         with_flow.observe(t * DT, box_at(*centers[t]), points, ahead)
         without.observe(t * DT, box_at(*centers[t]), points)
         true = box_at(*centers[t + 1])
@@ -115,6 +116,26 @@ def test_consistent_flow_corrects_a_turn_that_the_trend_does_not_see():
             forecast = forecaster.predict((t + 1) * DT, SIZE)
             errors[name].append(np.abs(forecast.box - true).mean())
     assert np.mean(errors["flow"][10:]) < 0.6 * np.mean(errors["trend"][10:])
+
+
+def forecast_with_flow(confidence: float | None) -> np.ndarray:
+    """The box after a straight line, where a flow that was right so far says that it stops."""
+    forecaster = Forecaster(5)
+    for t in range(9):
+        x, y = 100 + 4 * t, 200 - 2 * t
+        flow = None
+        if confidence is not None:
+            flow = DenseMotion(np.array([40.0, -20.0, 40.0, -20.0]) * (t < 8), confidence)
+        forecaster.observe(t * DT, box_at(x, y), OFFSETS + np.float32([x, y]), flow)
+    return forecaster.predict(9 * DT, SIZE).box
+
+
+def test_flow_counts_by_its_confidence():
+    shares = [forecast_with_flow(confidence)[0] for confidence in (None, 0.3, 0.6, 1.0)]
+    assert shares == sorted(shares, reverse=True)
+    moves = np.array(shares) - box_at(132, 184)[0]
+    assert moves[0] == pytest.approx(4.0, abs=0.1)
+    assert moves[1] > 0.7 * 4.0 and moves[3] < 0.55 * 4.0
 
 
 def forecast_at(x: float, y: float, uncertainty: float) -> MotionPrompt:

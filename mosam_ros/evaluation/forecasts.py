@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mosam_ros.mosam.motion.boxes import box_iou
-from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, target_region
+from mosam_ros.mosam.motion.flow import DenseMotion, FlowEstimator, dense_motion, target_region
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points
 from mosam_ros.mosam.results import MotionPrompt
@@ -235,10 +235,10 @@ class MosamForecast(BoxForecaster):
     def observe(self, seen: SeenMask | None, image: NDArray[np.uint8] | None = None) -> None:
         """See `BoxForecaster`; after a gap the history goes on."""
         self._time += FRAME_SECONDS
-        velocity = self._flow_velocity(seen, image)
+        flow = self._dense_motion(seen, image)
         if seen is not None:
             points = seen.key_points.astype(np.float32)
-            self._forecaster.observe(self._time, seen.box, points, velocity)
+            self._forecaster.observe(self._time, seen.box, points, flow)
         super().observe(seen, image)
 
     def predict(self) -> BoxArray:
@@ -255,10 +255,10 @@ class MosamForecast(BoxForecaster):
         assert prompt is not None
         return prompt
 
-    def _flow_velocity(
+    def _dense_motion(
         self, seen: SeenMask | None, image: NDArray[np.uint8] | None
-    ) -> BoxArray | None:
-        """Pixels per second of the box's edges; None without an image or where flow is broken."""
+    ) -> DenseMotion | None:
+        """By the flow since the last frame; None without an image or where that is broken."""
         if self._flow is None or image is None:
             return None
         past, self._past_image = self._past_image, self._flow.prepare(image, _NO_FEATURES)
@@ -266,8 +266,7 @@ class MosamForecast(BoxForecaster):
             return None
         region = target_region(seen.box, (image.shape[0], image.shape[1]))
         field = self._flow.estimate(past, self._past_image, region)
-        motion = dense_motion(seen.mask, field)
-        return None if motion is None else motion.box_motion / FRAME_SECONDS
+        return dense_motion(seen.mask, field, FRAME_SECONDS)
 
 
 _NO_FEATURES = ImageFeatures(*[torch.zeros(1, 1, 1, 1)] * 4)

@@ -11,6 +11,7 @@ Files are read without running code from them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -116,6 +117,39 @@ class HubModel:
                 f"download that file by hand on any machine, copy it here and pass its path as "
                 f"`checkpoint`"
             ) from error
+
+
+RAFT_URL = "https://download.pytorch.org/models/raft_small_C_T_V2-01064c6d.pth"
+"""torchvision's RAFT weights; as with all its files the name ends with the start of the SHA-256."""
+
+
+def load_raft_weights() -> dict[str, Tensor]:
+    """The state dict of torchvision's `raft_small`, downloaded beside the Hub's models, with a
+    progress bar, unless it is there. The file's SHA-256 is compared every time.
+
+    Raises:
+        CheckpointError: the download failed, or the file is damaged.
+    """
+    from huggingface_hub.constants import HF_HOME
+
+    path = Path(HF_HOME) / "torchvision" / RAFT_URL.rpartition("/")[2]
+    expected = path.stem.rpartition("-")[2]
+    if not path.is_file():
+        _download(RAFT_URL, path, expected)
+    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(expected):
+        raise _damaged(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _download(url: str, path: Path, sha256_start: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), sha256_start)
+    except Exception as error:  # HTTP, TLS, proxy, disk, checksum: of many unrelated classes
+        raise CheckpointError(
+            f"{url} could not be downloaded ({_summary(error)}). Try again with a network "
+            f"connection, or download that file by hand on any machine and copy it to {path}"
+        ) from error
 
 
 MODELS: Mapping[str, BundledModel | HubModel] = {
@@ -244,7 +278,8 @@ def load_motion_encoders(
     except RuntimeError as error:
         raise CheckpointError(
             f"{path} does not hold motion encoders for the model {loaded.name}: train them with "
-            f"`mosam train motion --model {loaded.name}`, or use linear key points and dis flow"
+            f"`mosam train motion --model {loaded.name} --data synthetic`, or use linear key "
+            f"points and dis flow"
         ) from error
     return encoders.eval().requires_grad_(False).to(loaded.device)
 
@@ -254,8 +289,9 @@ def _motion_weights(name: str) -> Path:
     path = WEIGHTS_FOLDER / source.motion_weights if isinstance(source, BundledModel) else None
     if path is None or not path.is_file():
         raise CheckpointError(
-            f"the model {name} comes without trained motion encoders: train them with `mosam train "
-            f"motion --model {name}`, or use linear key points and dis or raft flow"
+            f"the model {name} comes without trained motion encoders: train them with "
+            f"`mosam train motion --model {name} --data synthetic`, or use linear key points and "
+            f"dis or raft flow"
         )
     return path
 

@@ -26,7 +26,13 @@ from mosam_ros.mosam.memory import (
     batch_recalls,
 )
 from mosam_ros.mosam.motion.encoders import MotionEncoders, features_at
-from mosam_ros.mosam.motion.flow import FlowEstimator, dense_motion, make_flow, target_region
+from mosam_ros.mosam.motion.flow import (
+    DenseMotion,
+    FlowEstimator,
+    dense_motion,
+    make_flow,
+    target_region,
+)
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
 from mosam_ros.mosam.motion.preference import forecast_preference
@@ -142,6 +148,11 @@ class MemoryConfig:
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
+    def __post_init__(self) -> None:
+        for name in ("interval", "window", "max_prompted_frames"):
+            if (frames := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is 1 or more frames, not {frames}")
+
 
 @dataclass(frozen=True)
 class TrackerConfig:
@@ -202,7 +213,8 @@ LIVE_SETTINGS = frozenset(
 class _Target:
     """All state of one target between frames.
 
-    `forecast` is for the frame being tracked; `areas` are those of the last reliable masks.
+    `forecast` is for the frame being tracked; `areas`, in pixels, are those of the last masks in
+    which the target was TRACKED, reliable or not: a target that stays small is soon trusted again.
     """
 
     target_id: int
@@ -718,7 +730,7 @@ class MosamTracker:
             if target.was_reliable:
                 flow = None
                 if past is not None and self._flow is not None:
-                    flow = self._flow_velocity(readout.masks[row], geometry.boxes[row], past, kept)
+                    flow = self._dense_motion(readout.masks[row], geometry.boxes[row], past, kept)
                 target.forecaster.observe(self._time, geometry.boxes[row], points[row], flow)
         if self.config.motion.sparse_encoder == "trained":
             self._encode_key_points(targets, features, size)
@@ -756,20 +768,19 @@ class MosamTracker:
         iou = float(readout.predicted_iou[row])
         prompted = target.prompt is not None
         state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
-        usual = float(np.median(target.areas)) if target.areas and not prompted else 0.0
+        usual = float(np.median(target.areas)) if target.areas else 0.0
         sure = iou > self.config.motion.reliable_iou and area > MIN_AREA_RATIO * usual
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
         if state is TargetState.TRACKED:
             target.areas.append(area)
 
-    def _flow_velocity(
+    def _dense_motion(
         self, mask: NDArray[np.bool_], box: NDArray[np.float64], past: _PastFrame, current: object
-    ) -> NDArray[np.float64] | None:
-        """Pixels per second of the edges of a target's box, by its flow; None if that is broken."""
+    ) -> DenseMotion | None:
+        """A target's motion by its flow since a past frame; None if that is broken."""
         assert self._flow is not None
         field = self._flow.estimate(past.kept, current, target_region(box, past.image_size))
-        motion = dense_motion(mask, field)
-        return None if motion is None else motion.box_motion / (self._time - past.time)
+        return dense_motion(mask, field, self._time - past.time)
 
     def _results(
         self, groups: list[_Group], readout: _Readout, forecasts: list[MotionPrompt | None]

@@ -6,19 +6,36 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+import cv2 as opencv
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from mosam_ros.mosam.checkpoints import load_raft_weights
 from mosam_ros.mosam.motion.encoders import FlowEncoder
 from mosam_ros.mosam.sam2_model import ImageFeatures
 
-MIN_SAMPLES = 12
-"""A target seen in fewer samples of the flow has no dense motion."""
+cv2: Any = opencv
+"""OpenCV; its type hints lack DIS, and the types of pixels."""
 
-MIN_CONFIDENCE = 0.4
-"""Share of a target's samples whose flow must be consistent; below, the flow counts as broken."""
+MIN_SAMPLES = 12
+"""A target with fewer samples of consistent flow has no dense motion."""
+
+MIN_CONFIDENCE = 0.3
+"""Flow of a lower confidence counts as broken; by chance it is 0.05, seldom 0.2."""
+
+MIN_LIKENESS = 0.5
+"""Correlation of two patches that show the same surface."""
+
+MIN_CONTRAST = 4.0
+"""Variance of gray levels; a patch with less shows hardly anything that could be found again."""
+
+PATCH_SIDE = 9
+"""Of the patches that are compared, in samples."""
+
+BLUR = 12
+"""Samples from its outline up to which a target's flow is blurred with its surroundings'."""
 
 EDGE_PERCENT = 2.0
 """The warped mask's box leaves out so many percent of its samples at each side, as outliers."""
@@ -50,7 +67,7 @@ class FlowField:
         region: of the image.
         motion: (h, w, 2) float32 dx, dy from the earlier frame to this one, in pixels of the image,
             at h x w places spread evenly over the region of this frame.
-        consistent: (h, w) bool, flow there and back agree.
+        consistent: (h, w) bool, flow there and back agree, and both ends look alike.
     """
 
     region: Region
@@ -98,108 +115,142 @@ class DisFlow:
     """
 
     def __init__(self, max_side: int = 96) -> None:
-        import cv2
-
-        self._cv2: Any = cv2
         self._max_side = max_side
 
     def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> NDArray[np.uint8]:
         """The gray frame."""
-        return self._cv2.cvtColor(frame, self._cv2.COLOR_RGB2GRAY)
+        return _gray(frame)
 
     def estimate(
         self, earlier: NDArray[np.uint8], current: NDArray[np.uint8], region: Region
     ) -> FlowField:
         """See `FlowEstimator`."""
         scale = min(1.0, self._max_side / max(region.width, region.height))
-        width, height = (
-            max(MIN_DIS_SIDE, round(side * scale)) for side in (region.width, region.height)
+        height, width = (
+            max(MIN_DIS_SIDE, round(side * scale)) for side in (region.height, region.width)
         )
-        now, then = (self._crop(image, region, (width, height)) for image in (current, earlier))
+        then, now = (_gray_crop(image, region, (height, width)) for image in (earlier, current))
         # A new one each time: images of other sizes that it saw before would change the result.
-        dis = self._cv2.DISOpticalFlow_create(self._cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        back = dis.calc(now, then, None)
-        forth = dis.calc(then, now, None)
-        pixels = np.array([region.width / width, region.height / height], np.float32)
-        return FlowField(region, -back * pixels, self._agreement(back, forth))
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        # Finer than the preset, for the edges of small targets; smoothing would blur them again.
+        dis.setFinestScale(1)
+        dis.setVariationalRefinementIterations(0)
+        return _flow_field(region, then, now, dis.calc(now, then, None), dis.calc(then, now, None))
 
-    def _crop(
-        self, image: NDArray[np.uint8], region: Region, size: tuple[int, int]
-    ) -> NDArray[np.uint8]:
-        return self._cv2.resize(image[region.slices], size, interpolation=self._cv2.INTER_AREA)
 
-    def _agreement(
-        self, back: NDArray[np.float32], forth: NDArray[np.float32]
-    ) -> NDArray[np.bool_]:
-        """Where following the flow back and forth leads to the same place, within the crop."""
-        height, width = back.shape[:2]
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        there_x, there_y = x + back[..., 0], y + back[..., 1]
-        returned = self._cv2.remap(forth, there_x, there_y, self._cv2.INTER_LINEAR)
-        gap = np.square(back + returned).sum(-1)
-        inside = (there_x >= 0) & (there_x < width) & (there_y >= 0) & (there_y < height)
-        return inside & (gap < 0.25 + 0.01 * np.square(back).sum(-1))
+def _gray(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+
+
+def _gray_crop(
+    image: NDArray[np.uint8], region: Region, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """A region of an image at a size (height, width)."""
+    return cv2.resize(image[region.slices], size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _flow_field(
+    region: Region,
+    then: NDArray[np.uint8],
+    now: NDArray[np.uint8],
+    back: NDArray[np.float32],
+    forth: NDArray[np.float32],
+) -> FlowField:
+    """What the flow between two crops of a region says, and where it holds.
+
+    Args:
+        region: of the image.
+        then: the earlier crop, (h, w) gray.
+        now: the current crop, as large.
+        back: (h, w, 2) flow from `now` to `then`, in pixels of the crops.
+        forth: the other way.
+    """
+    height, width = back.shape[:2]
+    dx, dy = cv2.split(back)
+    there_x = dx + np.arange(width, dtype=np.float32)
+    there_y = dy + np.arange(height, dtype=np.float32)[:, None]
+    # What leads out of the crop returns as 0, which disagrees.
+    return_x, return_y = cv2.split(cv2.remap(forth, there_x, there_y, cv2.INTER_LINEAR))
+    gap = np.square(dx + return_x) + np.square(dy + return_y)
+    agree = gap < 0.25 + 0.01 * (np.square(dx) + np.square(dy))
+    alike = _alike(cv2.remap(then, there_x, there_y, cv2.INTER_LINEAR), now)
+    pixels = np.array([region.width / width, region.height / height], np.float32)
+    return FlowField(region, -back * pixels, agree & alike)
+
+
+def _alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(h, w): where the patches of two gray images correlate, whatever their brightness. Patches
+    without contrast do not.
+    """
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    mean_a, mean_b, aa, bb, ab = (
+        cv2.boxFilter(x, cv2.CV_32F, (PATCH_SIDE, PATCH_SIDE)) for x in (a, b, a * a, b * b, a * b)
+    )
+    variances = (aa - mean_a * mean_a) * (bb - mean_b * mean_b)
+    spread = np.sqrt(np.maximum(variances, 0)) + MIN_CONTRAST
+    return ab - mean_a * mean_b > MIN_LIKENESS * spread
 
 
 class RaftFlow:
     """torchvision's RAFT (small) on color crops of bounded size; for CUDA.
 
-    Its weights are downloaded by torchvision to torch's hub folder on first use.
+    Its weights are downloaded on first use.
 
     Args:
         device: where it runs.
         max_side: crops are shrunk or enlarged to this longer side, in pixels.
 
     Raises:
-        ImportError: torchvision is missing.
+        ImportError: torchvision is missing, or was built for another PyTorch.
+        CheckpointError: the weights are damaged, or the download failed.
     """
 
     def __init__(self, device: torch.device, max_side: int = 256) -> None:
-        from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
-
+        try:
+            from torchvision.models.optical_flow import raft_small
+        except (ImportError, RuntimeError) as error:  # RuntimeError: built for another PyTorch
+            raise ImportError(
+                f"the flow method raft needs torchvision, of the release and build that belong to "
+                f"PyTorch {torch.__version__} ({error}): install it as you installed PyTorch "
+                f"(`pip install torchvision`), or choose dis"
+            ) from error
         self._device = device
         self._max_side = max_side
-        self._model = raft_small(weights=Raft_Small_Weights.DEFAULT).to(device).eval()
+        self._model = raft_small(weights=None)
+        self._model.load_state_dict(load_raft_weights())
+        self._model.to(device).eval().requires_grad_(False)
 
-    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> torch.Tensor:
-        """The frame on the device, (1, 3, height, width) in -1..1."""
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> KeptFrame:
+        """The frame in gray, and on the device (1, 3, height, width) in -1..1."""
         pixels = torch.from_numpy(frame.copy()).to(self._device)
-        return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        return KeptFrame(_gray(frame), pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0)
 
-    def estimate(self, earlier: torch.Tensor, current: torch.Tensor, region: Region) -> FlowField:
+    def estimate(self, earlier: KeptFrame, current: KeptFrame, region: Region) -> FlowField:
         """See `FlowEstimator`."""
         scale = self._max_side / max(region.width, region.height)
         height, width = (max(128, round(s * scale / 8) * 8) for s in (region.height, region.width))
-        now, then = (self._crop(image, region, (height, width)) for image in (current, earlier))
-        flow = self._model(torch.cat([now, then]), torch.cat([then, now]), num_flow_updates=8)[-1]
-        back, forth = flow.float()
-        pixels = torch.tensor([region.width / width, region.height / height], device=flow.device)
-        motion = -back.permute(1, 2, 0) * pixels
-        agree = _agreement(back, forth)
-        return FlowField(region, motion.cpu().numpy(), agree.cpu().numpy())
-
-    @staticmethod
-    def _crop(image: torch.Tensor, region: Region, size: tuple[int, int]) -> torch.Tensor:
         rows, columns = region.slices
-        return F.interpolate(
-            image[:, :, rows, columns], size=size, mode="bilinear", align_corners=False
+        then, now = (
+            F.interpolate(
+                kept.described[:, :, rows, columns],
+                size=(height, width),
+                mode="bilinear",
+                align_corners=False,
+            )
+            for kept in (earlier, current)
         )
+        flow = self._model(torch.cat([now, then]), torch.cat([then, now]), num_flow_updates=8)[-1]
+        # Half as many samples do, in pixels twice as large.
+        return _fetched(region, earlier, current, F.avg_pool2d(flow.float(), 2) / 2)
 
 
-def _agreement(back: torch.Tensor, forth: torch.Tensor) -> torch.Tensor:
-    """(h, w) bool: where flow (2, h, w) back and forth lead to the same place."""
-    height, width = back.shape[-2:]
-    y, x = torch.meshgrid(
-        torch.arange(height, device=back.device, dtype=torch.float32),
-        torch.arange(width, device=back.device, dtype=torch.float32),
-        indexing="ij",
-    )
-    there = torch.stack([x, y]) + back
-    extent = torch.tensor([width - 1, height - 1], device=back.device)[:, None, None]
-    grid = (2 * there / extent - 1).permute(1, 2, 0)[None]
-    returned = torch.nn.functional.grid_sample(forth[None], grid, align_corners=True)[0]
-    gap = (back + returned).square().sum(0)
-    return (grid[0].abs() <= 1).all(-1) & (gap < 0.25 + 0.01 * back.square().sum(0))
+def _fetched(
+    region: Region, earlier: KeptFrame, current: KeptFrame, flow: torch.Tensor
+) -> FlowField:
+    """The field of flow (2, 2, h, w), back and forth, that was computed on a device."""
+    back, forth = flow.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    then, now = (_gray_crop(kept.gray, region, back.shape[:2]) for kept in (earlier, current))
+    return _flow_field(region, then, now, back, forth)
 
 
 class FeatureFlow:
@@ -214,12 +265,12 @@ class FeatureFlow:
         self._encoder = encoder
         self._max_side = max_side
 
-    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> KeptFeatures:
-        """Features to compare, and the size of the image."""
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> KeptFrame:
+        """The frame in gray, and features to compare."""
         described = self._encoder.describe(features.fine[:1], features.middle[:1])
-        return KeptFeatures(described, (frame.shape[0], frame.shape[1]))
+        return KeptFrame(_gray(frame), described)
 
-    def estimate(self, earlier: KeptFeatures, current: KeptFeatures, region: Region) -> FlowField:
+    def estimate(self, earlier: KeptFrame, current: KeptFrame, region: Region) -> FlowField:
         """See `FlowEstimator`; the region grows to whole cells."""
         rows, columns, covered = current.cells(region)
         crops = [kept.described[:, :, rows, columns] for kept in (current, earlier)]
@@ -231,25 +282,25 @@ class FeatureFlow:
             crops = [F.normalize(x, dim=1) for x in crops]
         now, then = crops
         flow = self._encoder(torch.cat([now, then]), torch.cat([then, now])).float()
-        back, forth = flow
-        height, width = back.shape[-2:]
-        pixels = back.new_tensor([covered.width / width, covered.height / height])
-        motion = -back.permute(1, 2, 0) * pixels
-        agree = _agreement(back, forth)
-        return FlowField(covered, motion.cpu().numpy(), agree.cpu().numpy())
+        return _fetched(covered, earlier, current, flow)
 
 
 @dataclass(frozen=True)
-class KeptFeatures:
-    """What `FeatureFlow` keeps of a frame: features (1, C, h, w) and the image's size."""
+class KeptFrame:
+    """What is kept of a frame for a flow method that runs on a device.
 
+    Attributes:
+        gray: (height, width) uint8.
+        described: (1, C, h, w) on the device, what it compares.
+    """
+
+    gray: NDArray[np.uint8]
     described: torch.Tensor
-    image_size: tuple[int, int]
 
     def cells(self, region: Region) -> tuple[slice, slice, Region]:
         """Rows and columns of the features that cover a region, and the pixels that they cover."""
         height, width = self.described.shape[-2:]
-        cell_y, cell_x = self.image_size[0] / height, self.image_size[1] / width
+        cell_y, cell_x = self.gray.shape[0] / height, self.gray.shape[1] / width
         top, left = int(region.y / cell_y), int(region.x / cell_x)
         bottom = min(height, int(np.ceil((region.y + region.height) / cell_y)))
         right = min(width, int(np.ceil((region.x + region.width) / cell_x)))
@@ -307,12 +358,13 @@ class DenseMotion:
     """What the flow says about a target.
 
     Attributes:
-        box_motion: (4,) float64, how far the edges of its tight box move if its flow goes on for as
-            long again as between the two frames: x_min, y_min, x_max, y_max in pixels.
-        confidence: 0..1, the share of its samples with consistent flow.
+        box_velocity: (4,) float64, of the edges of its tight box, if its flow goes on: x_min,
+            y_min, x_max, y_max in pixels per second.
+        confidence: 0..1, the share of its samples with consistent flow; samples deeper in it count
+            more.
     """
 
-    box_motion: NDArray[np.float64]
+    box_velocity: NDArray[np.float64]
     confidence: float
 
 
@@ -321,7 +373,8 @@ def forward_warp(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """Move a mask on by its own flow, `m_t · φ_D`, extrapolated linearly.
 
-    Samples whose flow is not consistent move with the median of the others.
+    All samples move by the affine motion that fits the consistent flow best. Flow counts more the
+    deeper it lies in the mask: near the outline it is blurred with that of the surroundings.
 
     Args:
         mask: (height, width) of the current frame.
@@ -329,28 +382,48 @@ def forward_warp(
 
     Returns:
         positions (n, 2) x, y of the mask's samples in pixels of the image, the same moved, and the
-        share of samples with consistent flow; n may be 0.
+        confidence, see `DenseMotion`; n may be 0.
     """
     inside = field.inside(mask)
-    positions, motion = field.positions[inside], field.motion[inside]
-    consistent = field.consistent[inside]
-    if not consistent.any():
+    positions, consistent = field.positions[inside], field.consistent[inside]
+    if np.count_nonzero(consistent) < MIN_SAMPLES:
         return positions, positions, 0.0
-    middle = np.median(motion[consistent], axis=0)
-    moved = positions + np.where(consistent[:, None], motion, middle)
-    return positions, moved, float(consistent.mean())
+    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)[inside]
+    weights = np.square(np.minimum(depth, BLUR))
+    trusted = weights * consistent
+    moved = positions + _affine(positions, field.motion[inside], trusted)
+    return positions, moved, float(trusted.sum() / weights.sum())
 
 
-def dense_motion(mask: NDArray[np.bool_], field: FlowField) -> DenseMotion | None:
-    """The motion of a mask's tight box by its forward warp; None where the flow is broken."""
+def _affine(
+    positions: NDArray[np.float32], motion: NDArray[np.float32], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The affine motion (n, 2) of positions (n, 2) that fits theirs best by weights (n,)."""
+    share = weights / weights.sum()
+    offsets = positions - share @ positions
+    middle = share @ motion
+    weighted = offsets.T * share
+    spread = weighted @ offsets + np.eye(2, dtype=np.float32)
+    return middle + offsets @ np.linalg.solve(spread, weighted @ (motion - middle))
+
+
+def dense_motion(mask: NDArray[np.bool_], field: FlowField, elapsed: float) -> DenseMotion | None:
+    """The motion of a mask's tight box by its forward warp; None where the flow is broken.
+
+    Args:
+        mask: (height, width) of the current frame.
+        field: its flow.
+        elapsed: seconds between the two frames of the flow.
+    """
     positions, moved, confidence = forward_warp(mask, field)
-    if len(positions) < MIN_SAMPLES or confidence < MIN_CONFIDENCE:
+    if confidence < MIN_CONFIDENCE:
         return None
-    return DenseMotion((_edges(moved) - _edges(positions)).astype(np.float64), confidence)
+    box_motion = (_edges(moved) - _edges(positions)).astype(np.float64)
+    return DenseMotion(box_motion / elapsed, confidence)
 
 
 def _edges(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """x_min, y_min, x_max, y_max of points (n, 2), without the outermost few."""
     skip = int(len(points) * EDGE_PERCENT / 100)
-    ordered = np.sort(points, axis=0)
+    ordered = np.partition(points, (skip, len(points) - 1 - skip), axis=0)
     return np.concatenate([ordered[skip], ordered[-1 - skip]])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.mosam.motion.encoders import HISTORY
+from mosam_ros.mosam.motion.flow import DenseMotion
 from mosam_ros.mosam.results import MotionPrompt
 
 Vector = NDArray[np.float64]
@@ -94,7 +95,7 @@ class Forecaster:
         self._velocities: deque[Vector] = deque(maxlen=VELOCITIES)
         self._trend = np.zeros(self._size)
         self._trend_calibration = Calibration(self._size)
-        self._flow: Vector | None = None
+        self._flow: DenseMotion | None = None
         self._flow_calibration = Calibration(4)
         self._encoded: Vector | None = None
         self._encoded_calibration = Calibration(self._size - 4)
@@ -113,7 +114,7 @@ class Forecaster:
         time: float,
         box: NDArray[np.float64],
         key_points: NDArray[np.float32],
-        flow_velocity: NDArray[np.float64] | None = None,
+        flow: DenseMotion | None = None,
     ) -> None:
         """Take in a reliable frame.
 
@@ -121,7 +122,7 @@ class Forecaster:
             time: of the frame; one not later than the last starts a new history.
             box: (4,) x_min, y_min, x_max, y_max in pixels.
             key_points: (K, 2) x, y in pixels.
-            flow_velocity: (4,) of the box's edges by optical flow, None where there is none.
+            flow: the target's motion by optical flow, None where that is broken or missing.
         """
         position = np.concatenate([box, key_points.ravel()]).astype(np.float64)
         elapsed = time - self._time
@@ -129,7 +130,7 @@ class Forecaster:
             self.reset()
         if self.num_observations:
             self._take_step(position, elapsed)
-        self._flow, self._encoded = flow_velocity, None
+        self._flow, self._encoded = flow, None
         self._position, self._time = position, time
         self.num_observations += 1
 
@@ -138,7 +139,7 @@ class Forecaster:
         if self._velocities:
             self._trend_calibration.learn(self._trend * elapsed, happened)
         if self._flow is not None:
-            self._flow_calibration.learn(self._flow * elapsed, happened[:4])
+            self._flow_calibration.learn(self._flow.box_velocity * elapsed, happened[:4])
         if self._encoded is not None:
             self._encoded_calibration.learn(self._encoded * elapsed, happened[4:])
         self._velocities.append(happened / elapsed)
@@ -203,16 +204,19 @@ class Forecaster:
         )
 
     def _velocity(self) -> Vector:
-        """The calibrated trend, blended with flow and encoder by their past errors."""
+        """The calibrated trend, blended with flow and encoder by their past errors; with the flow
+        also by its confidence.
+        """
         velocity = self._trend_calibration.gain * self._trend
         errors = self._trend_calibration.squared_error
-        for part, other, calibration in (
-            (slice(0, 4), self._flow, self._flow_calibration),
-            (slice(4, None), self._encoded, self._encoded_calibration),
-        ):
-            if other is not None:
-                share = _share(errors[part], calibration.squared_error)
-                velocity[part] += share * (calibration.gain * other - velocity[part])
+        if self._flow is not None:
+            flow = self._flow_calibration.gain * self._flow.box_velocity
+            share = _share(errors[:4], self._flow_calibration.squared_error, self._flow.confidence)
+            velocity[:4] += share * (flow - velocity[:4])
+        if self._encoded is not None:
+            encoded = self._encoded_calibration.gain * self._encoded
+            share = _share(errors[4:], self._encoded_calibration.squared_error)
+            velocity[4:] += share * (encoded - velocity[4:])
         return velocity
 
     def _one_frame_error(self) -> float:
@@ -220,7 +224,10 @@ class Forecaster:
         return MIN_UNCERTAINTY + float(np.sqrt(self._trend_calibration.squared_error[4:6].sum()))
 
 
-def _share(error: Vector, other_error: Vector) -> Vector:
-    """The weight of the other of two forecasts, by the mean squared errors of both in pixels."""
+def _share(error: Vector, other_error: Vector, confidence: float = 1.0) -> Vector:
+    """The weight of the other of two forecasts, by the mean squared errors of both in pixels, and
+    by the confidence in the other, 0..1.
+    """
     floor = 0.25 * TOLERANCE**2
-    return (error + floor) / (error + other_error + 2 * floor)
+    weight = confidence * (error + floor)
+    return weight / (weight + other_error + floor)
