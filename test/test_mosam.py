@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,9 +10,10 @@ import torch
 
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.motion.boxes import box_iou
+from mosam_ros.mosam.motion.preference import forecast_preference
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.results import FrameResult, MotionPrompt, TargetState
-from mosam_ros.mosam.sam2_model import ImageFeatures, Prediction
+from mosam_ros.mosam.sam2_model import Candidates
 from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, MotionConfig, TrackerConfig
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
@@ -187,32 +188,119 @@ def test_a_long_time_without_targets_is_no_frame_interval(loaded, clip):
     assert not first.valid and 95 < first.time < 95.5
 
 
-def test_the_pixel_filter_remembers_unsure_pixels_as_background(loaded):
-    """Filtering at 0.5 equals remembering a mask whose unsure pixels are surely background."""
-    model = loaded.model
-    side, width = model.image_size // 4, 128
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(1, 1, side, side, generator=generator)
-    features = features_of(model.image_size, width)
-    with torch.inference_mode():
-        filtered = model.encode_memory(features, prediction_of(logits), False, 0.5)
-        plain = model.encode_memory(features, prediction_of(logits), False)
-        sure = torch.full_like(logits, 30.0)
-        same = model.encode_memory(features, prediction_of(sure), False, 0.5)
-        unfiltered = model.encode_memory(features, prediction_of(sure), False)
-        empty = model.encode_memory(features, prediction_of(logits * 0 - 0.1), False, 0.5)
-        none = model.encode_memory(features, prediction_of(logits * 0 - 60.0), False)
-    assert (filtered - plain).abs().max() > 1e-3
-    torch.testing.assert_close(same, unfiltered)
-    torch.testing.assert_close(empty, none)
+def only(tracker: MosamTracker):
+    """The state of the one target."""
+    (target,) = tracker._targets.values()
+    return target
 
 
-def features_of(size: int, width: int) -> ImageFeatures:
-    generator = torch.Generator().manual_seed(4)
-    coarse = torch.randn(1, width, size // 16, size // 16, generator=generator)
-    empty = torch.zeros(1, 1, 1, 1)
-    return ImageFeatures(empty, empty, coarse, empty)
+def moving(loaded, clip) -> tuple[MosamTracker, FrameResult]:
+    """A target in its seventh frame, its motion known, and the result of that frame."""
+    tracker, results = follow(loaded, ALWAYS_PROMPTED, clip[:7])
+    assert only(tracker).was_reliable and only(tracker).forecaster.num_observations == 7
+    return tracker, results[-1]
 
 
-def prediction_of(logits: torch.Tensor) -> Prediction:
-    return Prediction(logits, torch.ones(1), torch.ones(1, 1), torch.zeros(1, 128))
+def test_a_frame_with_a_low_predicted_iou_teaches_no_motion_and_prompts_nothing(loaded, clip):
+    tracker, _ = moving(loaded, clip)
+    motion = replace(ALWAYS_PROMPTED.motion, reliable_iou=1.0)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    unsure = tracker.track(clip[7].image)
+    tracker.reconfigure(ALWAYS_PROMPTED)
+    assert only(tracker).forecaster.num_observations == 7
+    after, later = tracker.track(clip[8].image), tracker.track(clip[9].image)
+    assert [r.targets[0].state for r in (unsure, after, later)] == [TargetState.TRACKED] * 3
+    assert injected([unsure, after, later]) == [True, False, True]
+    assert only(tracker).forecaster.num_observations == 9
+
+
+@pytest.mark.parametrize(("share", "reliable"), [(0.4, False), (0.6, True)])
+def test_a_mask_that_lost_half_its_usual_area_teaches_no_motion(loaded, clip, share, reliable):
+    """The usual area is set here, so that the next mask has the given share of it."""
+    copy, _ = moving(loaded, clip)
+    area = copy.track(clip[7].image).targets[0].area
+    tracker, _ = moving(loaded, clip)
+    only(tracker).areas.extend([round(area / share)] * 5)
+    small = tracker.track(clip[7].image)
+    assert small.targets[0].state is TargetState.TRACKED and small.targets[0].area == area
+    assert only(tracker).forecaster.num_observations == 7 + reliable
+    assert injected([small, tracker.track(clip[8].image)]) == [True, reliable]
+
+
+def test_a_target_that_stays_small_is_trusted_again(loaded, clip):
+    """The usual area is the median of five masks: the third small one in a row makes it small."""
+    tracker, last = moving(loaded, clip)
+    only(tracker).areas.extend([5 * last.targets[0].area] * 5)
+    results = [tracker.track(frame.image) for frame in clip[7:12]]
+    assert injected(results) == [True, False, False, False, True]
+    assert list(only(tracker).areas) == [r.targets[0].area for r in results]
+
+
+def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip):
+    tracker, last = moving(loaded, clip)
+    only(tracker).areas.extend([5 * last.targets[0].area] * 5)
+    motion = replace(ALWAYS_PROMPTED.motion, reliable_iou=1.0)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    tracker.refine(last.targets[0].target_id, Prompt.from_mask(clip[7].masks[0]))
+    results = [tracker.track(clip[7].image), tracker.track(clip[8].image)]
+    assert injected(results) == [False, True]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the tracker gave to `Sam2Model.choose` in one frame."""
+
+    candidates: Candidates
+    preference: torch.Tensor | None
+
+
+@pytest.fixture
+def choices(loaded, monkeypatch) -> list[Choice]:
+    """All choices from now on; the model makes them."""
+    made: list[Choice] = []
+    choose = loaded.model.choose
+
+    def recording(candidates, num_points, preference=None):
+        made.append(Choice(candidates, preference))
+        return choose(candidates, num_points, preference)
+
+    monkeypatch.setattr(loaded.model, "choose", recording)
+    return made
+
+
+def test_candidates_are_preferred_where_a_hidden_target_is_expected(loaded, clip, covered, choices):
+    """Only in frames that come after one in which it was hidden."""
+    end = HIDDEN[-1] + 3
+    _, results = follow(loaded, TrackerConfig(), clip, covered[:end])
+    hidden = [r.targets[0].state is not TargetState.TRACKED for r in results]
+    assert not hidden[HIDDEN[0] - 1] and all(hidden[t] for t in HIDDEN)
+    assert len(choices) == end - 1
+    for t, choice in enumerate(choices, start=1):
+        if not hidden[t - 1]:
+            assert choice.preference is None
+            continue
+        forecast = results[t - 1].targets[0].motion_prompt
+        logits = choice.candidates.mask_logits[:, 1:]
+        expected = forecast_preference(logits, [forecast], (SCENE.height, SCENE.width))
+        torch.testing.assert_close(choice.preference, expected)
+    returning = choices[HIDDEN[-1]]
+    assert (returning.preference > 0).all()
+
+
+def test_without_motion_no_candidate_is_preferred(loaded, clip, covered, choices):
+    follow(loaded, TrackerConfig(motion=NO_MOTION), clip, covered)
+    assert choices and all(choice.preference is None for choice in choices)
+
+
+@pytest.mark.parametrize("favourite", range(3))
+def test_the_preference_decides_between_candidates(loaded, clip, choices, favourite):
+    follow(loaded, TrackerConfig(), clip[:3])
+    candidates = choices[-1].candidates
+    preference = torch.zeros(1, 3)
+    preference[0, favourite] = 1.0
+    chosen = loaded.model.choose(candidates, 0, preference)
+    assert torch.equal(chosen.mask_logits[:, 0], candidates.mask_logits[:, 1 + favourite])
+    assert torch.equal(chosen.predicted_iou, candidates.predicted_iou[:, 1 + favourite])
+    alone = loaded.model.choose(candidates, 0, torch.zeros(1, 3))
+    best = int(candidates.predicted_iou[0, 1:].argmax())
+    assert torch.equal(alone.mask_logits, chosen.mask_logits) == (best == favourite)
