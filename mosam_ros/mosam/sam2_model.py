@@ -378,12 +378,13 @@ class Sam2Model:
                 background (paper, section 3.3.2); 0 keeps every pixel as it is.
         """
         base = self.base
+        # As sam2 enlarges its three candidates: one alone is rounded otherwise on a single thread.
         logits = F.interpolate(
-            prediction.mask_logits,
+            prediction.mask_logits.expand(-1, 3, -1, -1),
             size=(self.image_size, self.image_size),
             mode="bilinear",
             align_corners=False,
-        )
+        )[:, :1]
         probability = (logits > 0).to(logits.dtype) if binarize else logits.sigmoid()
         if foreground_threshold > 0:
             probability = torch.where(probability >= foreground_threshold, probability, 0.0)
