@@ -246,6 +246,14 @@ def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip)
     assert injected(results) == [False, True]
 
 
+def test_a_mask_of_the_user_says_anew_how_large_the_target_is(loaded, clip):
+    tracker, last = moving(loaded, clip)
+    only(tracker).areas.extend([5 * last.targets[0].area] * 5)
+    tracker.refine(last.targets[0].target_id, Prompt.from_mask(clip[7].masks[0]))
+    results = [tracker.track(frame.image) for frame in clip[7:10]]
+    assert injected(results) == [False, True, True]
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the tracker gave to `Sam2Model.choose` in one frame."""

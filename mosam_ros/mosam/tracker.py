@@ -102,7 +102,7 @@ class MotionConfig:
     flow: str = "dis"
     flow_interval: int = 1
     reliable_iou: float = 0.6
-    max_overlap: float = 0.6
+    max_overlap: float = 0.8
 
     def __post_init__(self) -> None:
         require_key_point_count(self.num_key_points)
@@ -762,12 +762,15 @@ class MosamTracker:
 
     def _update_state(self, target: _Target, readout: _Readout, row: int) -> None:
         """Update the target's state, and whether its mask can be trusted to teach motion: it is
-        seen, sure, and has not suddenly lost much of its area, as behind an occluder's edge.
+        seen, sure, and has not suddenly lost much of its area, as behind an occluder's edge. What
+        the user showed says anew how large it is.
         """
         area = int(readout.geometry.areas[row])
         iou = float(readout.predicted_iou[row])
         prompted = target.prompt is not None
         state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
+        if prompted:
+            target.areas.clear()
         usual = float(np.median(target.areas)) if target.areas else 0.0
         sure = iou > self.config.motion.reliable_iou and area > MIN_AREA_RATIO * usual
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
