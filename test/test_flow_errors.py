@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from mosam_ros.evaluation.flow_errors import STILL, end_point_error, flow_errors, true_pairs
+from mosam_ros.evaluation.key_point_errors import METHODS, key_point_errors
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model, save_weights
 from mosam_ros.mosam.motion.encoders import MotionEncoders
 from mosam_ros.mosam.motion.flow import DisFlow, FeatureFlow, FlowField, Region, target_region
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "flow_error.py"
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "motion_encoders.py"
 
 
 def field_of(pair, motion_at) -> FlowField:
@@ -126,6 +127,20 @@ def test_the_benchmark_prints_and_writes_what_it_measured(capsys, monkeypatch, t
     runpy.run_path(str(BENCHMARK), run_name="__main__")
     written = json.loads(figures.read_text())
     printed = capsys.readouterr().out
-    assert set(written) == {STILL, "dis", "feature"}
-    for name, row in written.items():
-        assert f"{name:10} error {row['epe']:.3f} px" in printed
+    assert set(written["flow"]) == {STILL, "dis", "feature"}
+    for name, row in written["flow"].items():
+        assert f"flow, {name:10} error {row['epe']:.3f} px" in printed
+    assert set(written["key_points"]) == set(METHODS)
+    for name, row in written["key_points"].items():
+        assert f"key points, {name:10} error {row['error']:.3f} px" in printed
+
+
+def test_an_encoder_that_changes_nothing_forecasts_about_as_the_linear_rule_does(loaded):
+    """Fresh encoders answer with the mean of the past velocities."""
+    fresh = MotionEncoders(loaded.model.width).key_points.eval()
+    figures = key_point_errors(loaded, fresh, 1, 0)
+    assert {row["n"] for row in figures.values()} == {figures["linear"]["n"]}
+    assert figures["linear"]["n"] >= 10
+    assert figures["trained"]["error"] == pytest.approx(figures["linear"]["error"], rel=0.5)
+    assert figures["trained"]["error"] != figures["linear"]["error"]
+    assert figures["linear"]["error"] < figures["no motion"]["error"]

@@ -1,9 +1,11 @@
-"""End-point error and time of the optical flow methods on synthetic clips with true flow.
+"""What the trained motion encoders are worth, on held-out synthetic clips with true flow and masks.
 
-    python benchmarks/flow_error.py --clips 14 --json flow_error.json
-    python benchmarks/flow_error.py --encoders runs/motion/nano_motion.pt
+    python benchmarks/motion_encoders.py --clips 14 --json motion_encoders.json
+    python benchmarks/motion_encoders.py --encoders runs/motion/nano_motion.pt
 
-The error is taken at the target's pixels that are seen in both frames. The clips are held out.
+Flow: end-point error and time of `feature` beside `dis`, at the target's pixels that are seen in
+both frames. Key points: how far those expected in the next frame are off, carried on linearly and
+by the encoder.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 from pathlib import Path
 
 from mosam_ros.evaluation.flow_errors import flow_errors
+from mosam_ros.evaluation.key_point_errors import key_point_errors
 from mosam_ros.mosam.checkpoints import CheckpointError, load_model, load_motion_encoders
 from mosam_ros.mosam.motion.flow import make_flow
 
@@ -37,15 +40,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     loaded = load_model(options.model, device=options.device)
     try:
-        encoder = load_motion_encoders(loaded, options.encoders).flow
+        encoders = load_motion_encoders(loaded, options.encoders)
     except CheckpointError as error:
         parser.error(str(error) if options.encoders else untrained(options.model))
-    methods = {name: make_flow(name, loaded.device, encoder) for name in ("dis", "feature")}
-    figures = flow_errors(loaded, methods, options.clips, options.seed)
-    for name, row in figures.items():
+    methods = {name: make_flow(name, loaded.device, encoders.flow) for name in ("dis", "feature")}
+    flow = flow_errors(loaded, methods, options.clips, options.seed)
+    for name, row in flow.items():
         time = f"{row['ms']:6.2f} ms" if "ms" in row else ""
-        print(f"{name:10} error {row['epe']:.3f} px, median {row['median']:.3f} px {time}")
-    print(f"over {figures['dis']['n']} pairs of frames, on {loaded.device}")
+        print(f"flow, {name:10} error {row['epe']:.3f} px, median {row['median']:.3f} px {time}")
+    points = key_point_errors(loaded, encoders.key_points, options.clips, options.seed)
+    for name, row in points.items():
+        print(f"key points, {name:10} error {row['error']:.3f} px, median {row['median']:.3f} px")
+    print(f"over {flow['dis']['n']} and {points['linear']['n']} frames, on {loaded.device}")
+    figures = {"flow": flow, "key_points": points}
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
