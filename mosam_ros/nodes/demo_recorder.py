@@ -46,7 +46,10 @@ START_SECONDS = 300.0
 """How long to wait for the first image."""
 
 QUIET_SECONDS = 3.0
-"""The camera has ended when no image has come for so long."""
+"""A camera that is gone has ended when no image has come for so long."""
+
+STALLED_SECONDS = 30.0
+"""One that is there, on a machine that is slow or was asleep, not before so long."""
 
 ANSWER_SECONDS = 2.0
 """The selection is sent again when the target has not been answered for so long."""
@@ -160,7 +163,8 @@ class DemoRecorder(Node):
     def _watch(self) -> None:
         now = time.monotonic()
         if self._pictures or self._truths:
-            if now - self._last_frame > QUIET_SECONDS:
+            is_there = self.count_publishers(self.resolve_topic_name("image")) > 0
+            if now - self._last_frame > (STALLED_SECONDS if is_there else QUIET_SECONDS):
                 self._finish()
         elif now - self._started > START_SECONDS:
             topic = self.resolve_topic_name("image")
