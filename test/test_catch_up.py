@@ -287,7 +287,8 @@ def test_only_so_many_catch_up_at_a_time(loaded):
         stream.select(BOX, stamp=stamp(0))
     with pytest.raises(PromptError, match="still catching up"):
         stream.select(BOX, stamp=stamp(0))
-    stream.select(BOX)
+    selected = stream.select(BOX)
+    assert selected.target_id == MAX_CATCHING_UP + 1, "what was refused used up no id"
 
 
 def test_a_prompt_that_does_not_fit_its_frame_is_reported_and_dropped(loaded):

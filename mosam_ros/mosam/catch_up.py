@@ -364,6 +364,8 @@ class StreamTracker:
             PromptError: the id is in use or out of range, or too many targets are catching up.
         """
         start = self.frames.nearest(stamp)
+        if start is not self.frames.newest:
+            self._require_room()
         target_id = self._live.claim_id(target_id, self._catching_up)
         if start is self.frames.newest:
             self._live.add(prompt, label, target_id)
@@ -393,6 +395,7 @@ class StreamTracker:
         elif target_id in self._catching_up:
             self._catching_up[target_id].correct(prompt, start.number)
         elif not is_now:
+            self._require_room()
             tracker = self._live.rewound(target_id, self.frames.newest.number - start.number)
             tracker.refine(target_id, prompt)
             self._let_catch_up(target_id, tracker, start)
@@ -400,12 +403,14 @@ class StreamTracker:
             self._live.refine(target_id, prompt)
         return self._selected(target_id, start, stamp)
 
-    def _let_catch_up(self, target_id: int, tracker: MosamTracker, start: KeptFrame) -> None:
+    def _require_room(self) -> None:
         if len(self._catching_up) >= MAX_CATCHING_UP:
             raise PromptError(
                 f"{MAX_CATCHING_UP} targets are still catching up: send it again when they are "
                 "tracked"
             )
+
+    def _let_catch_up(self, target_id: int, tracker: MosamTracker, start: KeptFrame) -> None:
         due = self.frames.newest.number + CATCH_UP_FRAMES
         self._catching_up[target_id] = _CatchUp(tracker, start, due)
 
