@@ -204,6 +204,7 @@ class TrackerNode(LifecycleNode):
             (self._image_type, topic, self._on_image, newest_image(), image_options(self, topic)),
             (TargetSelection, "select", said, reliable(), {}),
             (Point, f"{image}_mouse_left", said, reliable(), {}),
+            (Point, f"{image}/compressed_mouse_left", said, reliable(), {}),
             (Point, "~/overlay_mouse_left", said, reliable(), {}),
             (PointStamped, "clicked_point", said, reliable(), {}),
             (CameraInfo, "camera_info", self._on_camera_info, newest_image(), {}),

@@ -45,6 +45,7 @@ def clicks(client, process) -> dict:
     """A publisher by the name of its topic."""
     kinds = {
         "image_mouse_left": Point,
+        "image/compressed_mouse_left": Point,
         "mosam_tracker/overlay_mouse_left": Point,
         "clicked_point": PointStamped,
     }
@@ -144,7 +145,10 @@ def test_what_is_still_catching_up_can_be_removed(tracker, said):
     set_parameter(tracker, "catch_up_limit", 0.1)
 
 
-@pytest.mark.parametrize("topic", ["image_mouse_left", "mosam_tracker/overlay_mouse_left"])
+@pytest.mark.parametrize(
+    "topic",
+    ["image_mouse_left", "image/compressed_mouse_left", "mosam_tracker/overlay_mouse_left"],
+)
 def test_a_click_selects_and_another_one_removes(tracker, clicks, topic):
     click(clicks, 0, topic)
     answer = tracker.track(STILL)
