@@ -8,11 +8,11 @@ frame, with the frame's header and at the frame's time in the bag. Every frame i
 order; none is dropped. A frame that cannot be read is skipped with a warning.
 
 Targets come from the bag's TargetSelection messages, or from --box and --point in the first frame.
-A SELECT with a stamp applies to the frame nearest to that; every other selection, as live, to the
-frame nearest to its time in the bag. What was recorded before a SELECT does not touch its target,
-even where that begins in an earlier frame: a CLEAR leaves it alone, and a target of the same id
-that was removed before the SELECT ends where the new one begins. Targets get the ids that they got
-live.
+A SELECT or REFINE with a stamp applies, as live, to the frame nearest to that; every other
+selection to the frame nearest to its time in the bag. What was recorded before a SELECT does not
+touch its target, even where that begins in an earlier frame: a CLEAR leaves it alone, and a target
+of the same id that was removed before the SELECT ends where the new one begins. Targets get the ids
+that they got live.
 
 Replaying is deterministic: run twice on the CPU of one machine, the messages of targets and masks
 have the same bytes. That is why the seconds per stage in a TrackedTargetArray are 0 here. A GPU
@@ -406,15 +406,14 @@ class _Plan:
         self, recorded: int, bag_time: int, stamp: int, message: TargetSelection
     ) -> PlannedSelection:
         """The next selection in the order of recording, its times in nanoseconds."""
+        stamped = stamp and message.action in (TargetSelection.SELECT, TargetSelection.REFINE)
+        frame = self._frame_of_stamp(stamp) if stamped else _nearest(self._times, bag_time)
         if message.action == TargetSelection.SELECT:
-            frame = self._frame_of_stamp(stamp) if stamp else _nearest(self._times, bag_time)
             if _says_where(message):
                 self._give_id(message)
                 self._starts[message.target_id] = frame
-        else:
-            frame = _nearest(self._times, bag_time)
-            if message.action != TargetSelection.CLEAR:
-                frame = max(frame, self._starts.get(message.target_id, 0))
+        elif message.action != TargetSelection.CLEAR:
+            frame = max(frame, self._starts.get(message.target_id, 0))
         return PlannedSelection(frame, message, recorded)
 
     def _frame_of_stamp(self, stamp: int) -> int:

@@ -30,6 +30,7 @@ NOW = crossing.GAP_FRAMES
 
 X, Y = crossing.center(0, 0)
 BOX = Prompt.from_box(X - 32, Y - 32, X + 32, Y + 32)
+MASK = Prompt.from_mask(crossing.mask(0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -166,21 +167,66 @@ def test_what_catches_up_can_be_removed_cleared_and_refined(loaded):
     assert stream.catching_up == (2, 3)
     with pytest.raises(PromptError, match="no target 1"):
         stream.remove(1)
-    x, y = crossing.center(0, NOW)
-    stream.refine(2, Prompt.from_box(x - 32, y - 32, x + 32, y + 32))
+    stream.track()
+    stream.catch_up(0.0)
+    assert stream.catching_up == (3, 2), "target 2 is on its way"
+    stream.take(crossing.frame(NOW + 1), stamp(NOW + 1))
+    stream.refine(2, Prompt.from_mask(crossing.mask(0, NOW + 1)))
     assert stream.target_ids == (2,), "a correction is about now, so it is here at once"
-    assert overlaps(stream.track(), 2, NOW)[0] > 0.6
+    assert overlaps(stream.track(), 2, NOW + 1)[0] > 0.6
     stream.clear()
     assert stream.target_ids == stream.catching_up == ()
     assert stream.memory_bytes() == 0
 
 
+def test_a_correction_about_now_leaves_a_selection_of_the_past_in_its_frame(loaded):
+    """Both came before the first frame of the way was tracked."""
+    stream = stream_at_now(loaded)
+    target_id = stream.select(MASK, stamp=stamp(0)).target_id
+    corrected = stream.refine(target_id, correction(NOW))
+    assert corrected.behind == 0.0 and stream.catching_up == (target_id,)
+    stream.track()
+    stream.catch_up(1000.0)
+    told_at_once = MosamTracker(loaded)
+    told_at_once.add(MASK)
+    for index in range(NOW + 2):
+        if index == NOW:
+            told_at_once.refine(1, correction(NOW))
+        expected = told_at_once.track(crossing.frame(index), stamp(index)).targets[0]
+    (result,) = play(stream, range(NOW + 1, NOW + 2))
+    difference = result.targets[0].mask_logits - expected.mask_logits
+    assert np.abs(difference).max() <= 1e-3
+
+
+OUTSIDE = Prompt.from_points([(5000, 5000)])
+
+
+@pytest.mark.parametrize("past", [True, False])
+def test_a_correction_that_does_not_fit_leaves_a_target_that_does(loaded, past):
+    stream = stream_at_now(loaded)
+    moment = stamp(0) if past else stamp(NOW)
+    index = 0 if past else NOW
+    target_id = stream.select(Prompt.from_mask(crossing.mask(0, index)), stamp=moment).target_id
+    for correction_stamp in (moment, stamp(3), None):
+        with pytest.raises(PromptError, match="lies outside the image"):
+            stream.refine(target_id, OUTSIDE, correction_stamp)
+    stream.track()
+    stream.catch_up(1000.0)
+    (result,) = play(stream, range(NOW + 1, NOW + 2))
+    assert overlaps(result, target_id, NOW + 1)[0] > 0.6
+
+
+def test_a_selection_that_does_not_fit_uses_up_no_id(loaded):
+    stream = stream_at_now(loaded)
+    for moment in (stamp(0), None):
+        with pytest.raises(PromptError, match="lies outside the image"):
+            stream.select(OUTSIDE, stamp=moment)
+    assert stream.select(BOX).target_id == 1
+
+
 def correction(index: int) -> Prompt:
     """Points on object 0 and beside it in a frame."""
     return Prompt.from_points([crossing.center(0, index), (10, 10)], [1, 0])
-
-
-MASK = Prompt.from_mask(crossing.mask(0, 0))
 
 
 def tracked(loaded: LoadedModel, last: int, corrections: tuple[int, ...] = ()) -> FrameResult:
@@ -291,16 +337,6 @@ def test_only_so_many_catch_up_at_a_time(loaded):
     assert selected.target_id == MAX_CATCHING_UP + 1, "what was refused used up no id"
 
 
-def test_a_prompt_that_does_not_fit_its_frame_is_reported_and_dropped(loaded):
-    stream = stream_at_now(loaded)
-    selected = stream.select(Prompt.from_points([[900, 10]]), stamp=stamp(0))
-    stream.track()
-    (rejected,) = stream.catch_up(0.001)
-    assert rejected.target_id == selected.target_id
-    assert "outside the image of 320x240" in rejected.reason
-    assert stream.catching_up == ()
-
-
 def test_frames_of_another_size_and_a_small_step_back_in_time_do_not_disturb_it(loaded):
     stream = stream_at_now(loaded)
     target_id = stream.select(BOX, stamp=stamp(0)).target_id
@@ -337,6 +373,8 @@ def test_selections_do_what_they_ask_for(loaded):
     now = apply(Selection(Action.SELECT, BOX, target_id=7))
     assert (then.behind, now.target_id, now.behind) == (pytest.approx(0.5), 7, 0.0)
     assert stream.catching_up == (then.target_id,) and stream.target_ids == (7,)
+    stream.track()
+    stream.catch_up(0.0)
     assert apply(Selection(Action.REFINE, BOX, then.target_id)).behind == 0.0
     assert stream.target_ids == (7, then.target_id)
     assert apply(Selection(Action.REMOVE, target_id=7)) is None

@@ -152,6 +152,11 @@ def test_numbers_of_frames_below_one_are_refused(name):
         MemoryConfig(**{name: 0})
 
 
+def test_fewer_than_no_absent_frames_are_refused():
+    with pytest.raises(ValueError, match="keep_absent is 0 or more frames, not -1"):
+        MemoryConfig(keep_absent=-1)
+
+
 @pytest.mark.parametrize(
     ("binarize", "threshold", "remembered"),
     [

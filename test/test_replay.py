@@ -403,7 +403,7 @@ def test_selections_go_to_the_nearest_frame(tmp_path):
     assert "1.5 s from the nearest frame's, frame 5" in warnings[1]
 
 
-def test_only_a_select_goes_to_the_frame_of_its_stamp(tmp_path):
+def test_remove_and_clear_do_not_go_to_the_frame_of_a_stamp(tmp_path):
     tiny = np.zeros((2, 2, 3), np.uint8)
     past = {"time": stamp(1), "target_id": 1}
     actions = TargetSelection.REFINE, TargetSelection.REMOVE, TargetSelection.CLEAR
@@ -411,14 +411,14 @@ def test_only_a_select_goes_to_the_frame_of_its_stamp(tmp_path):
         tmp_path / "drive",
         [
             *((IMAGE, stamp(t) + DELAY, raw_image(tiny, stamp(t))) for t in range(6)),
-            (SELECT, stamp(2), selection(stamp(2), target_id=1)),
+            (SELECT, stamp(0), selection(stamp(0), target_id=1)),
             *((SELECT, stamp(4) + DELAY, selection(action=a, **past)) for a in actions),
         ],
     )
     warnings = []
     with bags.open_bag(bag) as reader:
         planned = replay.plan_selections(reader, IMAGE, SELECT, warnings.append)
-    assert [p.frame for p in planned] == [2, 4, 4, 4]
+    assert [p.frame for p in planned] == [0, 1, 4, 4]
     assert not warnings
 
 

@@ -209,6 +209,11 @@ class _CatchUp:
         self._done = start.number - 1
         self._corrections: dict[int, Prompt] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the frame of its selection was tracked."""
+        return self._start is None
+
     def is_there(self, frames: FrameBuffer) -> bool:
         """Whether it has been tracked in the newest frame."""
         return self._done == frames.newest.number
@@ -361,9 +366,11 @@ class StreamTracker:
             stamp: of the frame meant, seconds; None or later than all: the newest one.
 
         Raises:
-            PromptError: the id is in use or out of range, or too many targets are catching up.
+            PromptError: the prompt does not fit that frame, the id is in use or out of range, or
+                too many targets are catching up.
         """
         start = self.frames.nearest(stamp)
+        prompt = prompt.fit(*start.pixels.shape[:2])
         if start is not self.frames.newest:
             self._require_room()
         target_id = self._live.claim_id(target_id, self._catching_up)
@@ -376,8 +383,8 @@ class StreamTracker:
         return self._selected(target_id, start, stamp)
 
     def refine(self, target_id: int, prompt: Prompt, stamp: float | None = None) -> Selected:
-        """Correct a target. One that is catching up is corrected on its way, or joins the others at
-        once for a correction in the newest frame.
+        """Correct a target. One that is catching up is corrected on its way, or, once it is on it,
+        joins the others at once for a correction in the newest frame.
 
         Args:
             target_id: which one.
@@ -385,21 +392,22 @@ class StreamTracker:
             stamp: as for `select`.
 
         Raises:
-            PromptError: there is no such target, or it was selected after that frame, or too many
-                targets are catching up.
+            PromptError: the prompt does not fit that frame, there is no such target, it was
+                selected after that frame, or too many targets are catching up.
         """
         start = self.frames.nearest(stamp)
+        prompt = prompt.fit(*start.pixels.shape[:2])
         is_now = start is self.frames.newest
-        if is_now and target_id in self._new:
+        if is_now and target_id in self._new and self._catching_up[target_id].has_begun:
             self._join(target_id)
-        elif target_id in self._catching_up:
+        if target_id in self._catching_up:
             self._catching_up[target_id].correct(prompt, start.number)
         elif not is_now:
             self._require_room()
             tracker = self._live.rewound(target_id, self.frames.newest.number - start.number)
             tracker.refine(target_id, prompt)
             self._let_catch_up(target_id, tracker, start)
-        if is_now:
+        if is_now and target_id not in self._new:
             self._live.refine(target_id, prompt)
         return self._selected(target_id, start, stamp)
 
@@ -461,7 +469,7 @@ class StreamTracker:
                 is expected to fit.
 
         Returns:
-            The prompts that did not fit their frames; a new target is dropped with its prompt.
+            The prompts that did not fit their frames; a new target is dropped with its first one.
         """
         rejected: list[RejectedPrompt] = []
         started = time.perf_counter()
@@ -479,12 +487,11 @@ class StreamTracker:
         each = steps / len(self._catching_up)
         catch_up = self._catching_up.pop(target_id)
         rejected = catch_up.step(self.frames, each)
-        if rejected:
-            return rejected
-        self._catching_up[target_id] = catch_up
-        if catch_up.is_there(self.frames):
-            self._join(target_id)
-        return ()
+        if target_id in catch_up.tracker.target_ids:
+            self._catching_up[target_id] = catch_up
+            if catch_up.is_there(self.frames):
+                self._join(target_id)
+        return rejected
 
     def _join(self, target_id: int) -> None:
         """The target is one of the live ones from now on."""

@@ -152,6 +152,8 @@ class MemoryConfig:
         for name in ("interval", "window", "max_prompted_frames"):
             if (frames := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is 1 or more frames, not {frames}")
+        if self.keep_absent < 0:
+            raise ValueError(f"keep_absent is 0 or more frames, not {self.keep_absent}")
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,7 @@ class MosamTracker:
             mask[150:300, 100 * t + 50 : 100 * t + 150] = True
             if t == 0:
                 target_id = rehearsal.add(Prompt.from_mask(mask))
+                rehearsal.add(Prompt.from_box(300, 200, 400, 350))
             elif t < WARM_UP_FRAMES - 1:
                 rehearsal.refine(target_id, Prompt.from_mask(mask))
             rehearsal.track(np.zeros((480, 640, 3), np.uint8))

@@ -83,11 +83,13 @@ class Selector:
                 "camera run?"
             )
 
-    def forget(self) -> None:
-        """Drop what waits."""
+    def forget(self) -> bool:
+        """Drop what waits; whether a CLEAR was among it, so that nothing said before it counts."""
         with self._lock:
+            clears = any(_is_clear(said.message) for said in self._waiting)
             self._waiting.clear()
         self._pending.clear()
+        return clears
 
     def apply(self, stream: StreamTracker, values: Mapping[str, Any]) -> None:
         """Do all that was said; a frame was taken.

@@ -257,7 +257,8 @@ class TrackerNode(LifecycleNode):
             self._frames.close()
             self._worker.join()
             self._worker = None
-        self._selector.forget()
+        if self._selector.forget() and self._stream is not None:
+            self._stream.clear()
 
     def _free(self) -> None:
         """Give back what configuring made, all of it or the part that was made."""
@@ -351,7 +352,23 @@ class TrackerNode(LifecycleNode):
         overhead = now - started - result.seconds.total
         self._statistics.add_answer(now, latency, overhead)
         self._count_targets(result, now)
-        self._selector.report(self._stream.catch_up(values["catch_up_limit"]))
+        self._catch_up(values["catch_up_limit"])
+
+    def _catch_up(self, limit: float) -> None:
+        """Bring targets nearer to now; one that fails is dropped, and the frame counts."""
+        before = {*self._stream.catching_up, *self._stream.target_ids}
+        try:
+            rejected = self._stream.catch_up(limit)
+        except Exception as error:
+            if not self.context.ok():
+                return
+            lost = before - {*self._stream.catching_up, *self._stream.target_ids}
+            advice = "".join(f": select target {target_id} again" for target_id in lost)
+            self.get_logger().error(
+                f"a selection of the past failed ({type(error).__name__}: {error}){advice}"
+            )
+            return
+        self._selector.report(rejected)
 
     def _take_settings(self, values: Mapping[str, Any]) -> None:
         if values is not self._applied:

@@ -201,6 +201,10 @@ METHOD_SETTINGS: Mapping[str, Setting] = {
 TRACKER_SETTINGS: Mapping[str, Setting] = {**NODE_SETTINGS, **METHOD_SETTINGS}
 
 
+PYTORCH_THREADS = torch.get_num_threads()
+"""PyTorch's own choice, for `num_threads` 0."""
+
+
 def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
     """The tracker that the parameters describe, and its model; sets PyTorch's threads.
 
@@ -211,8 +215,7 @@ def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
         ValueError: no such model, weights file or device, or values that do not go together.
     """
     config = tracker_config(values)
-    if values["num_threads"]:
-        torch.set_num_threads(values["num_threads"])
+    torch.set_num_threads(values["num_threads"] or PYTORCH_THREADS)
     loaded = load_model(
         values["model"],
         values["checkpoint"] or None,

@@ -90,6 +90,7 @@ class NodeProcess:
 def make_client(domain: int):
     """A client in this process; a function, so that nothing of ROS is needed to collect tests."""
     import rclpy
+    from rclpy.duration import Duration
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, qos_profile_sensor_data
     from sensor_msgs.msg import Image
@@ -179,6 +180,7 @@ def make_client(domain: int):
         def select(self, **fields) -> None:
             """Publish a TargetSelection and give it the time to arrive before the next frame."""
             self.selections.publish(TargetSelection(**fields))
+            self.selections.wait_for_all_acked(Duration(seconds=10))
             time.sleep(0.3)
 
         def clear(self) -> None:

@@ -1,4 +1,5 @@
-"""Transitions that fail half way: one reason in the log, nothing left over, and a second try.
+"""Transitions that fail half way: one reason in the log, nothing left over, and a second try. And
+what only a look inside shows: the warm-up, PyTorch's threads, a failure that belongs to no frame.
 
 The node is in this process, where the test takes its topics' names for other types first.
 """
@@ -7,14 +8,20 @@ import random
 
 import crossing
 import pytest
+import torch
 from ros_graph import wait_until
 
 pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
 rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.time import Time  # noqa: E402
 from std_msgs.msg import Header, String  # noqa: E402
 
+from mosam_ros.mosam.catch_up import _CatchUp  # noqa: E402
+from mosam_ros.mosam.tracker import MosamTracker  # noqa: E402
+from mosam_ros.msg import TargetSelection  # noqa: E402
 from mosam_ros.nodes.conversions import color_to_image  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -54,10 +61,14 @@ def reasons(capfd, start: str) -> list[str]:
     return [line for line in lines if "[ERROR]" in line and start in line]
 
 
-def answers(node) -> int:
+def header(seconds: float) -> Header:
+    return Header(stamp=Time(seconds=seconds).to_msg())
+
+
+def answers(node, stamp: float = 0.0) -> int:
     """Frames answered after one more was sent."""
     before = node._statistics.answered
-    node._on_image(color_to_image(crossing.frame(0), "rgb8", Header()))
+    node._on_image(color_to_image(crossing.frame(0), "rgb8", header(stamp)))
     wait_until(lambda: node._statistics.answered > before, "an answer")
     return node._statistics.answered
 
@@ -96,3 +107,36 @@ def test_an_input_that_cannot_be_made_leaves_the_node_unconfigured(node, other, 
     assert answers(node) == 1
     assert node.trigger_deactivate() == node.trigger_cleanup() == SUCCESS
     assert state(node) == "unconfigured"
+
+
+def test_configuring_runs_every_stage_once(node, monkeypatch):
+    warmed = []
+    monkeypatch.setattr(MosamTracker, "warm_up", lambda tracker: warmed.append(tracker))
+    assert node.trigger_configure() == SUCCESS
+    assert len(warmed) == 1
+
+
+def test_pytorchs_own_choice_of_threads_comes_back(node):
+    before = torch.get_num_threads()
+    for asked, expected in ((1, 1), (0, before)):
+        node.set_parameters([Parameter("num_threads", value=asked)])
+        assert node.trigger_configure() == SUCCESS
+        assert torch.get_num_threads() == expected
+        assert node.trigger_cleanup() == SUCCESS
+
+
+def test_a_selection_of_the_past_that_fails_is_named_and_costs_no_frame(node, capfd, monkeypatch):
+    assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    assert answers(node, 1.0) == 1
+
+    def fails(catch_up, *arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(_CatchUp, "step", fails)
+    box = [100.0, 90.0, 60.0, 60.0]
+    node._selector.put(TargetSelection(box=box, target_id=7, header=header(1.0)))
+    assert answers(node, 1.2) == 2
+    wait_until(lambda: not node._stream.catching_up, "the failure")
+    (reason,) = reasons(capfd, "a selection of the past failed (RuntimeError: out of memory)")
+    assert reason.endswith("select target 7 again")
+    assert answers(node, 1.4) == 3

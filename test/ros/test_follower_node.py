@@ -154,13 +154,19 @@ def test_it_turns_left_to_a_target_on_the_left_and_drives_to_a_small_one(robot):
     assert command.linear.x == 0
 
 
-@pytest.mark.parametrize("state", [TrackedTarget.LOST, TrackedTarget.OCCLUDED])
-def test_it_stops_for_a_target_that_is_not_seen(robot, state):
+def test_it_stops_at_once_for_a_target_that_is_lost(robot):
+    robot.show(target(x=200))
+    assert robot.answer().angular.z > 0
+    robot.show(target(x=200, state=TrackedTarget.LOST))
+    assert robot.answer() == Twist()
+
+
+def test_it_stops_for_a_target_that_is_hidden_for_long(robot):
     robot.show(target(x=200))
     assert robot.answer().angular.z > 0
     end = time.monotonic() + 1.2
     while time.monotonic() < end:
-        robot.show(target(state=state))
+        robot.show(target(state=TrackedTarget.OCCLUDED))
         time.sleep(0.1)
     assert robot.answer() == Twist()
 

@@ -5,6 +5,7 @@ import time
 import crossing
 import numpy as np
 import pytest
+import torch
 from ros_graph import wait_until
 
 pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
@@ -165,12 +166,20 @@ def test_a_click_selects_and_another_one_removes(tracker, clicks, topic):
 
 def test_a_click_on_a_target_refines_it_where_that_is_asked_for(tracker, clicks, said):
     set_parameter(tracker, "click_on_target", "refine")
-    tracker.select(target_id=6, mask=mask_to_image(BOTH[0], tracker.header()))
-    tracker.track(STILL)
-    click(clicks, 0)
-    answer = tracker.track(STILL)
+    half = BOTH[0].copy()
+    half[:, : int(crossing.center(0, 0)[0]) - 5] = False
+    masks = []
+    for clicks_too in (False, True):
+        tracker.clear()
+        tracker.select(target_id=6, mask=mask_to_image(half, tracker.header()))
+        tracker.track(STILL)
+        if clicks_too:
+            click(clicks, 0)
+        answer = tracker.track(STILL)
+        assert ids(answer) == [6]
+        masks.append(tracker.labels(answer) == 6)
     said("target 6 refined by a click")
-    assert ids(answer) == [6]
+    assert not np.array_equal(*masks)
     set_parameter(tracker, "click_on_target", "remove")
 
 
@@ -390,7 +399,7 @@ def test_what_happens_to_one_target_leaves_the_masks_of_the_other(tracker, click
         tracker.clear()
         tracker.select(target_id=5, mask=mask_to_image(crossing.mask(1, 0), tracker.header()))
         start, masks = -(-time.time_ns() // 10**9) * 10**9, []
-        for index in range(14):
+        for index in range(20):
             x, y = crossing.center(0, index)
             box = [x - 32.0, y - 32.0, 64.0, 64.0]
             if busy and index == 3:
@@ -406,11 +415,13 @@ def test_what_happens_to_one_target_leaves_the_masks_of_the_other(tracker, click
             answer = tracker.track(crossing.frame(index), start + index * step)
             masks.append(tracker.labels(answer) == 5)
             assert (9 in ids(answer)) == (busy and 3 <= index < 12)
+        assert ids(answer) == ([5, 8] if busy else [5])
         runs.append(np.array(masks))
-        time.sleep(max(0, start + 14 * step - time.time_ns()) / 1e9)
+        time.sleep(max(0, start + 20 * step - time.time_ns()) / 1e9)
     assert runs[0].any((1, 2)).all()
-    # A batch of two is added up in another order than one of one: single pixels of the edge.
-    assert max(np.count_nonzero(a != b) for a, b in zip(*runs, strict=True)) <= 3
+    # On a GPU a batch of two is added up in another order than one of one: pixels of the edge.
+    allowed = 3 if torch.cuda.is_available() else 0
+    assert max(np.count_nonzero(a != b) for a, b in zip(*runs, strict=True)) <= allowed
 
 
 def test_selections_that_wait_for_a_frame_are_bounded(tracker, said):

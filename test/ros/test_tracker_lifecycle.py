@@ -12,6 +12,7 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 
 from mosam_ros.mosam.checkpoints import WEIGHTS_FOLDER  # noqa: E402
 from mosam_ros.nodes.conversions import mask_to_image  # noqa: E402
@@ -135,6 +136,14 @@ def test_a_managed_life(start, client):
     assert change(client, Transition.TRANSITION_ACTIVATE)
     client.wait_for_tracker()
     assert [target.id for target in client.track(PICTURE).targets] == [5], "targets were kept"
+
+    assert client.call("mosam_tracker/clear", Trigger, Trigger.Request()).success
+    assert change(client, Transition.TRANSITION_DEACTIVATE)
+    assert change(client, Transition.TRANSITION_ACTIVATE)
+    client.wait_for_tracker()
+    assert not client.track(PICTURE).targets, "they were cleared, though no frame came after that"
+    client.select(target_id=6, mask=mask_to_image(MASK, client.header()))
+    assert [target.id for target in client.track(PICTURE).targets] == [6]
 
     assert change(client, Transition.TRANSITION_DEACTIVATE)
     assert change(client, Transition.TRANSITION_CLEANUP)
