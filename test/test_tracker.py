@@ -170,8 +170,9 @@ def test_warming_up_prompts_by_motion_and_leaves_nothing(loaded, monkeypatch):
         return decode(features, conditioned, points, *rest, **named)
 
     monkeypatch.setattr(loaded.model, "decode", seen_decode)
-    tracker = MosamTracker(loaded)
+    tracker = MosamTracker(loaded, TrackerConfig(max_targets=1))
     tracker.warm_up()
+    assert prompts[0] == 2, "a box"
     assert prompts[-1] == 2 + tracker.config.motion.num_key_points
     assert tracker.target_ids == () and tracker.memory_bytes() == 0
 

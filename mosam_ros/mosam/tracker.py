@@ -309,15 +309,18 @@ class MosamTracker:
         others: a device compiles and chooses its kernels when they are first used.
         """
         rehearsal = self.empty_copy()
+        black = np.zeros((480, 640, 3), np.uint8)
+        by_box = rehearsal.add(Prompt.from_box(300, 200, 400, 350))
+        rehearsal.track(black)
+        rehearsal.remove(by_box)
         for t in range(WARM_UP_FRAMES):
             mask = np.zeros((480, 640), np.bool_)
             mask[150:300, 100 * t + 50 : 100 * t + 150] = True
             if t == 0:
                 target_id = rehearsal.add(Prompt.from_mask(mask))
-                rehearsal.add(Prompt.from_box(300, 200, 400, 350))
             elif t < WARM_UP_FRAMES - 1:
                 rehearsal.refine(target_id, Prompt.from_mask(mask))
-            rehearsal.track(np.zeros((480, 640, 3), np.uint8))
+            rehearsal.track(black)
 
     def reconfigure(self, config: TrackerConfig) -> None:
         """Take other settings from the next frame on; the targets stay.
