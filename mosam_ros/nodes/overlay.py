@@ -107,13 +107,13 @@ def _draw_mask(
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if width == 0:
         return
-    inside = mask[y : y + height, x : x + width]
+    inside = mask[y : y + height, x : x + width].astype(np.uint8)
     if in_sight:
         patch = canvas[y : y + height, x : x + width]
         tinted = cv2.addWeighted(patch, 1 - TINT, np.full_like(patch, color), TINT, 0)
-        patch[inside] = tinted[inside]
+        cv2.copyTo(tinted, inside, patch)
     contours, _ = cv2.findContours(
-        inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
+        inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y)
     )
     cv2.drawContours(canvas, contours, -1, color, 2 if in_sight else 1, cv2.LINE_AA)
 
