@@ -215,7 +215,9 @@ def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
         ValueError: no such model, weights file or device, or values that do not go together.
     """
     config = tracker_config(values)
-    torch.set_num_threads(values["num_threads"] or PYTORCH_THREADS)
+    threads = values["num_threads"] or PYTORCH_THREADS
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
     loaded = load_model(
         values["model"],
         values["checkpoint"] or None,
