@@ -216,6 +216,22 @@ def test_a_correction_that_does_not_fit_leaves_a_target_that_does(loaded, past):
     assert overlaps(result, target_id, NOW + 1)[0] > 0.6
 
 
+def test_a_correction_whose_frame_has_passed_and_that_does_not_fit_the_next_is_reported(loaded):
+    stream = StreamTracker(MosamTracker(loaded), 2.0)
+    for index in range(6):
+        scale = 2 if index else 1
+        image = np.ascontiguousarray(crossing.frame(index)[::scale, ::scale])
+        stream.take(image, stamp(index))
+        stream.track()
+    target_id = stream.select(MASK, stamp=stamp(0)).target_id
+    assert stream.catch_up(0.0) == ()
+    stream.refine(target_id, Prompt.from_points([(300, 200)], [0]), stamp(0))
+    (rejected,) = stream.catch_up(0.0)
+    assert rejected.target_id == target_id
+    assert "outside the image of 160x120" in rejected.reason
+    assert stream.catching_up == (target_id,), "its selection was good"
+
+
 def test_a_selection_that_does_not_fit_uses_up_no_id(loaded):
     stream = stream_at_now(loaded)
     for moment in (stamp(0), None):

@@ -109,10 +109,14 @@ class ConvTrunk(nn.Module):
 class SharedPosition(PositionEmbeddingSine):
     """sam2's sine code of positions, one for all images of a size."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._codes: dict[tuple[torch.Size, torch.device], Tensor] = {}
+
     def forward(self, x: Tensor) -> Tensor:
         """The code (N, C, h, w) for feature maps of that shape; its rows share their memory."""
-        size = x.shape[-2:]
-        if tuple(size) not in self.cache:
+        kind = x.shape[-2:], x.device
+        if kind not in self._codes:
             with torch.inference_mode(False):
-                self._pe(1, x.device, *size)
-        return self.cache[tuple(size)].to(x.device).expand(len(x), -1, -1, -1)
+                self._codes[kind] = super().forward(torch.empty(1, 1, *kind[0], device=x.device))
+        return self._codes[kind].expand(len(x), -1, -1, -1)

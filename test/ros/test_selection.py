@@ -131,7 +131,7 @@ def test_a_selection_half_a_second_old_hits_the_object_that_was_there(tracker, s
     tracker.selections.publish(TargetSelection(target_id=2, box=box))
     tracker.select(target_id=1, box=box, header=tracker.header(stamps[0]))
     answers = track_until(tracker, 2, stamps)
-    said("target 1 '' selected in a frame 0.")
+    said("target 1 '' selected in a frame 0.5")
     assert ids(answers[0]) == [2], "the other one is still catching up"
     assert ids(answers[-1]) == [1, 2]
     first, second = overlaps(tracker, answers[-1], 1, LAST)
@@ -271,7 +271,7 @@ def played(tracker, clicks):
 def test_a_click_of_the_past_spares_the_target_that_came_there_since(tracker, clicks, said, played):
     say(clicks["clicked_point"], point_in_space(tracker, 0, stamp=played[0]))
     answer = track_until(tracker, 2, played)[-1]
-    said("selected by a click in a frame 0.")
+    said("selected by a click in a frame 0.5")
     assert len(answer.targets) == 2 and 5 in ids(answer)
     (other,) = set(ids(answer)) - {5}
     first, second = overlaps(tracker, answer, other, LAST)
