@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -73,7 +74,7 @@ NODE_SETTINGS: Mapping[str, Setting] = {
     ),
     "num_threads": Setting(
         0,
-        "CPU threads for the model; 0: PyTorch's choice.",
+        "CPU threads for the model; 0: OMP_NUM_THREADS, or all cores but one.",
         0,
         LARGEST_INTEGER,
         change=Change.RECONFIGURE,
@@ -202,7 +203,18 @@ TRACKER_SETTINGS: Mapping[str, Setting] = {**NODE_SETTINGS, **METHOD_SETTINGS}
 
 
 PYTORCH_THREADS = torch.get_num_threads()
-"""PyTorch's own choice, for `num_threads` 0."""
+"""OMP_NUM_THREADS, or as many as there are cores."""
+
+
+def default_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """CPU threads where `num_threads` is 0: what OMP_NUM_THREADS says, or all cores but one.
+
+    The last core is left to the rest of the graph. Threads that share every core with other
+    processes wait for each other in hundreds of places per frame.
+    """
+    if "OMP_NUM_THREADS" in environment:
+        return PYTORCH_THREADS
+    return max(1, PYTORCH_THREADS - 1)
 
 
 def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
@@ -215,7 +227,7 @@ def make_tracker(values: Mapping[str, Any]) -> tuple[MosamTracker, LoadedModel]:
         ValueError: no such model, weights file or device, or values that do not go together.
     """
     config = tracker_config(values)
-    threads = values["num_threads"] or PYTORCH_THREADS
+    threads = values["num_threads"] or default_threads()
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
     loaded = load_model(

@@ -22,7 +22,9 @@ from std_msgs.msg import Header, String  # noqa: E402
 from mosam_ros.mosam.catch_up import _CatchUp  # noqa: E402
 from mosam_ros.mosam.tracker import MosamTracker  # noqa: E402
 from mosam_ros.msg import TargetSelection  # noqa: E402
+from mosam_ros.nodes import tracker_parameters  # noqa: E402
 from mosam_ros.nodes.conversions import color_to_image  # noqa: E402
+from mosam_ros.nodes.tracker_parameters import default_threads  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -116,9 +118,24 @@ def test_configuring_runs_every_stage_once(node, monkeypatch):
     assert len(warmed) == 1
 
 
-def test_pytorchs_own_choice_of_threads_comes_back(node):
+def test_one_core_is_left_to_the_graph_unless_omp_num_threads_says_otherwise(node, monkeypatch):
+    monkeypatch.setattr(tracker_parameters, "PYTORCH_THREADS", 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert default_threads() == 2
+    monkeypatch.setattr(tracker_parameters, "PYTORCH_THREADS", 1)
+    assert default_threads() == 1
+    monkeypatch.setattr(tracker_parameters, "PYTORCH_THREADS", 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert default_threads() == 3
     before = torch.get_num_threads()
-    for asked, expected in ((1, 1), (0, before)):
+    try:
+        set_threads_in_turn(node)
+    finally:
+        torch.set_num_threads(before)
+
+
+def set_threads_in_turn(node):
+    for asked, expected in ((1, 1), (0, 3)):
         node.set_parameters([Parameter("num_threads", value=asked)])
         assert node.trigger_configure() == SUCCESS
         assert torch.get_num_threads() == expected
