@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosam_ros.evaluation.metrics import mask_iou
-from mosam_ros.synthetic import SCENARIOS, TARGET, SceneConfig, SyntheticScene, scene
-from mosam_ros.synthetic.textures import random_compound
+from mosam_ros.synthetic import SCENARIOS, TARGET, SceneConfig, SyntheticScene
 
 SMALL = SceneConfig(height=96, width=128, num_frames=30, num_objects=3)
 
@@ -63,34 +61,6 @@ def test_lookalikes_share_the_targets_colors():
         alike.append(np.abs(color(alike_frame, TARGET) - color(alike_frame, 1)).mean())
         unlike.append(np.abs(color(unlike_frame, TARGET) - color(unlike_frame, 1)).mean())
     assert np.median(alike) < 0.4 * np.median(unlike)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_compound_object_is_one_piece_of_several_surfaces(seed):
-    texture, alpha = random_compound(np.random.default_rng(seed), 128)
-    assert texture.shape == (128, 128, 3) and texture.dtype == np.uint8
-    assert alpha.shape == (128, 128) and 0 <= alpha.min() and alpha.max() <= 1
-    body = alpha > 0.5
-    pieces, _ = cv2.connectedComponents(body.astype(np.uint8))
-    assert pieces == 2  # the background and the object
-    inside = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    change = cv2.Laplacian(cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
-    assert (np.abs(change)[inside] > 20).any()  # the seam between two surfaces
-
-
-def test_a_share_of_the_objects_is_compound_and_none_unless_asked_for(monkeypatch):
-    made = []
-
-    def counted(rng, size):
-        made.append(size)
-        return random_compound(rng, size)
-
-    monkeypatch.setattr(scene, "random_compound", counted)
-    for share, low, high in ((0.0, 0, 0), (0.3, 20, 70), (1.0, 150, 150)):
-        made.clear()
-        for seed in range(50):
-            SyntheticScene(seed, replace(SMALL, compound=share, num_lookalikes=0))
-        assert low <= len(made) <= high, share
 
 
 def test_objects_stand_still_during_the_lead_in():

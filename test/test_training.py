@@ -288,20 +288,6 @@ def test_at_even_speed_objects_are_as_fast_however_many_frames_are_skipped():
     assert np.mean(even) < 0.8 * np.mean(skipping)
 
 
-def test_a_stage_says_what_share_of_its_objects_is_compound(monkeypatch):
-    seen = set()
-
-    class SeenScene(SyntheticScene):
-        def __init__(self, seed: int, config: SceneConfig) -> None:
-            seen.add(config.compound)
-            super().__init__(seed, config)
-
-    monkeypatch.setattr(data, "SyntheticScene", SeenScene)
-    stage = Stage("stage", 32, 2, 1, 2, 1, 1e-3, compound=0.4)
-    make_clip(1, stage.clips)
-    assert seen == {0.4}
-
-
 def speed_of(clip: tuple[np.ndarray, np.ndarray]) -> float:
     """Pixels per frame that the first target's center moves, where it is in sight."""
     centers = [np.argwhere(mask).mean(0) for mask in clip[1][0] if mask.any()]

@@ -12,12 +12,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from mosam_ros.synthetic.textures import (
-    random_background,
-    random_compound,
-    random_outline,
-    random_texture,
-)
+from mosam_ros.synthetic.textures import random_background, random_outline, random_texture
 
 SPRITE_SIZE = 128
 """Side of the square on which every object's surface and outline are drawn, in texels."""
@@ -42,7 +37,6 @@ class SceneConfig:
         lead_in: frames at the start in which no object moves (time to click).
         num_objects: the target and its distractors.
         num_lookalikes: how many of the distractors look like the target.
-        compound: share of the objects that are made of parts with surfaces of their own.
         size: smallest and largest diameter of an object.
         speed: mean travel per frame of the objects.
         spin: largest rotation per frame in radians.
@@ -65,7 +59,6 @@ class SceneConfig:
     lead_in: int = 0
     num_objects: int = 3
     num_lookalikes: int = 1
-    compound: float = 0.0
     size: tuple[float, float] = (0.18, 0.42)
     speed: float = 0.015
     spin: float = 0.03
@@ -355,12 +348,6 @@ class SyntheticScene:
         extent = int(max(self.image_size) * 1.3)
         return cv2.resize(image, (extent, extent), interpolation=cv2.INTER_CUBIC)
 
-    def _make_surface(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Texture and outline of an object."""
-        if self.config.compound and rng.random() < self.config.compound:
-            return random_compound(rng, SPRITE_SIZE)
-        return self._make_texture(rng), random_outline(rng, SPRITE_SIZE)
-
     def _make_texture(self, rng: np.random.Generator) -> np.ndarray:
         return random_texture(rng, SPRITE_SIZE)
 
@@ -405,7 +392,7 @@ class SyntheticScene:
             layer = self._make_object(rng, start)
             if index <= config.num_lookalikes:
                 layer = replace(layer, texture=target.texture, diameter=target.diameter)
-                if config.compound or rng.random() < 0.5:
+                if rng.random() < 0.5:
                     layer = replace(layer, alpha=target.alpha, stretch=target.stretch)
             layers.append(layer)
         return layers
@@ -422,10 +409,9 @@ class SyntheticScene:
         lead_in = config.lead_in
         wave = rng.uniform(0.05, 0.25)
         spin_frequency = rng.uniform(0.02, 0.1)
-        texture, alpha = self._make_surface(rng)
         return _Layer(
-            texture=texture,
-            alpha=alpha,
+            texture=self._make_texture(rng),
+            alpha=random_outline(rng, SPRITE_SIZE),
             diameter=float(rng.uniform(*config.size)) * self._short_side,
             stretch=(1.0, float(rng.uniform(0.75, 1.0))),
             track=self._make_track(rng, start, config.speed * rng.uniform(0.6, 1.4)),

@@ -59,7 +59,6 @@ class Stage:
         burn_in: the most frames at a clip's start that are only tracked, so that what follows is
             learned from memories that have drifted as they do in long streams.
         even_speed: objects are no faster where frames of the scene are skipped.
-        compound: share of the objects that are made of parts with surfaces of their own.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Stage:
     frozen_trunk: bool = False
     burn_in: int = 0
     even_speed: bool = False
-    compound: float = 0.0
 
     @property
     def clips(self) -> ClipConfig:
@@ -88,7 +86,6 @@ class Stage:
             self.hide_rate,
             self.part_rate,
             self.even_speed,
-            self.compound,
         )
 
 
@@ -132,21 +129,6 @@ SCHEDULE = (
         long_memory=True,
         burn_in=4,
         even_speed=True,
-    ),
-    Stage(
-        "together",
-        size=256,
-        clip_length=13,
-        num_clips=2,
-        num_targets=3,
-        steps=460,
-        learning_rate=1e-4,
-        hide_rate=0.5,
-        part_rate=0.35,
-        long_memory=True,
-        burn_in=6,
-        even_speed=True,
-        compound=0.3,
     ),
 )
 

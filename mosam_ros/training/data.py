@@ -44,7 +44,6 @@ class ClipConfig:
         hide_rate: share of clips in which the target is hidden for some frames.
         part_rate: share of clips in which half of the target is hidden for some frames.
         even_speed: objects are no faster where frames of the scene are skipped.
-        compound: share of the objects that are made of parts with surfaces of their own.
     """
 
     size: int
@@ -53,7 +52,6 @@ class ClipConfig:
     hide_rate: float = HIDE_RATE
     part_rate: float = PART_RATE
     even_speed: bool = False
-    compound: float = 0.0
 
 
 def random_scene_config(
@@ -108,7 +106,7 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
             rng, config.size, scene_length, config.hide_rate, config.part_rate
         )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
-        scene_config = replace(scene_config, speed=speed, compound=config.compound)
+        scene_config = replace(scene_config, speed=speed)
         scene = SyntheticScene(seed * 20 + attempt, scene_config)
         first = int(rng.integers(0, scene_length - config.length * stride + 1))
         start = scene.frame(first)
