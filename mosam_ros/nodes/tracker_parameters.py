@@ -206,13 +206,13 @@ PYTORCH_THREADS = torch.get_num_threads()
 """OMP_NUM_THREADS, or as many as there are cores."""
 
 
-def default_threads(environment: Mapping[str, str] = os.environ) -> int:
+def default_threads() -> int:
     """CPU threads where `num_threads` is 0: what OMP_NUM_THREADS says, or all cores but one.
 
     The last core is left to the rest of the graph. Threads that share every core with other
-    processes wait for each other in hundreds of places per frame.
+    processes wait for each other many times per frame.
     """
-    if "OMP_NUM_THREADS" in environment:
+    if "OMP_NUM_THREADS" in os.environ:
         return PYTORCH_THREADS
     return max(1, PYTORCH_THREADS - 1)
 
