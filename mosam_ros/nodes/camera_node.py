@@ -30,8 +30,9 @@ FRAMES_AHEAD = 32
 RENDERED_AHEAD = 200
 """Frames of a scene rendered before the first is played: a camera leaves the cores to others."""
 
-CONNECT_SECONDS = 0.5
-"""Between the last subscriber's arrival and the first frame: both sides have to know each other."""
+CONNECT_SECONDS = 3.0
+"""Between the last subscriber's arrival and the first frame: both sides have to know each other,
+and the slower one may need 2 s (measured)."""
 
 FLUSH_SECONDS = 2.0
 """How long the node lives on after the last frame, so that the last messages get through."""
