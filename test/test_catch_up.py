@@ -320,6 +320,56 @@ def test_a_target_cannot_be_corrected_before_it_was_selected(loaded):
     assert stream.catching_up == () and stream.target_ids == (1,)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_after_a_late_correction_another_late_one_still_finds_its_frame(loaded, seconds):
+    """Frames are skipped while it catches up; those that are remembered stay in their times."""
+    stream = corrected_late(loaded)
+    stream.track()
+    stream.catch_up(seconds)
+    last = NOW + CATCH_UP_FRAMES
+    play(stream, range(NOW + 1, last + 1), seconds)
+    assert stream.catching_up == ()
+    stream.take(crossing.frame(last + 1), stamp(last + 1))
+    for index in (7, 3, 1):
+        behind = stream.refine(1, correction(index), stamp(index)).behind
+        assert behind == pytest.approx((last + 1 - index) / RATE)
+        stream._catching_up.clear()
+
+
+def test_the_frame_of_the_selection_is_refined_by_points_too(loaded):
+    """As on a still image: one click, and another one where the mask is wrong."""
+    first = Prompt.from_points([crossing.center(0, 0)])
+    both = first.followed_by(correction(0))
+    at_once = MosamTracker(loaded, TrackerConfig.sam2())
+    at_once.add(both)
+    stream = StreamTracker(MosamTracker(loaded, TrackerConfig.sam2()), 2.0)
+    stream.take(crossing.frame(0), stamp(0))
+    stream.select(first)
+    stream.track()
+    expected = at_once.track(crossing.frame(0), stamp(0))
+    for index in range(1, NOW + 1):
+        expected = at_once.track(crossing.frame(index), stamp(index))
+        stream.take(crossing.frame(index), stamp(index))
+        if index == 5:
+            stream.refine(1, correction(0), stamp(0))
+        result = stream.track()
+        stream.catch_up(1000.0)
+    assert_same(result, expected)
+
+
+def test_points_cannot_refine_a_mask_in_its_own_frame(loaded):
+    stream = StreamTracker(MosamTracker(loaded), 2.0)
+    stream.take(crossing.frame(0), stamp(0))
+    stream.select(MASK)
+    stream.track()
+    play(stream, range(1, 4))
+    with pytest.raises(PromptError, match="given as a mask in that frame"):
+        stream.refine(1, correction(0), stamp(0))
+    assert stream.catching_up == () and stream.target_ids == (1,)
+    stream.refine(1, Prompt.from_mask(crossing.mask(0, 0)), stamp(0))
+    assert stream.catching_up == (1,)
+
+
 def test_a_new_target_is_corrected_on_its_way(loaded):
     stream = StreamTracker(MosamTracker(loaded, TrackerConfig.sam2()), 2.0)
     play(stream, range(NOW))

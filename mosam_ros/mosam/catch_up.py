@@ -186,11 +186,13 @@ class Selected:
         target_id: of the new or corrected target.
         behind: seconds from the frame that it was applied to, to the newest frame.
         too_old: seconds by which it came too late for its own frame; 0 where that was still kept.
+        too_new: seconds by which its stamp is later than the newest frame's; 0 where it is not.
     """
 
     target_id: int
     behind: float
     too_old: float
+    too_new: float
 
 
 class _CatchUp:
@@ -404,7 +406,7 @@ class StreamTracker:
             self._catching_up[target_id].correct(prompt, start.number)
         elif not is_now:
             self._require_room()
-            tracker = self._live.rewound(target_id, self.frames.newest.number - start.number)
+            tracker = self._live.rewound(target_id, start.stamp)
             tracker.refine(target_id, prompt)
             self._let_catch_up(target_id, tracker, start)
         if is_now and target_id not in self._new:
@@ -424,8 +426,10 @@ class StreamTracker:
 
     def _selected(self, target_id: int, start: KeptFrame, stamp: float | None) -> Selected:
         behind = self.frames.newest.stamp - start.stamp
-        too_old = 0.0 if stamp is None else max(0.0, self.frames.oldest.stamp - stamp)
-        return Selected(target_id, behind, too_old)
+        meant = start.stamp if stamp is None else stamp
+        too_old = max(0.0, self.frames.oldest.stamp - meant)
+        too_new = max(0.0, meant - self.frames.newest.stamp)
+        return Selected(target_id, behind, too_old, too_new)
 
     def remove(self, target_id: int) -> None:
         """Forget a target, also one that is catching up.

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.sam2_model import MemorySelection
 
 MAX_POINTER_DISTANCE = 1000
@@ -26,6 +27,8 @@ class MemoryEntry:
         pointer: (C,), the object pointer.
         predicted_iou: 0..1, the model's estimate for that frame's mask.
         object_score: logit; positive when the target was seen.
+        time: when the frame was taken, in seconds.
+        prompt: what the user said of the target in it, if anything.
     """
 
     frame_index: int
@@ -33,6 +36,8 @@ class MemoryEntry:
     pointer: Tensor
     predicted_iou: float
     object_score: float
+    time: float = 0.0
+    prompt: Prompt | None = None
 
 
 class MemoryBank:
@@ -58,12 +63,17 @@ class MemoryBank:
         """Remember a tracked frame; the oldest makes room."""
         self.recent.append(entry)
 
-    def before(self, frame_index: int) -> MemoryBank:
-        """What is remembered of the frames before one, in a bank of its own."""
+    def before(self, time: float) -> MemoryBank:
+        """What is remembered of the frames before a time in seconds, in a bank of its own."""
         other = MemoryBank(self._max_prompted, self.recent.maxlen or 0)
-        other.prompted = [e for e in self.prompted if e.frame_index < frame_index]
-        other.recent.extend(e for e in self.recent if e.frame_index < frame_index)
+        other.prompted = [e for e in self.prompted if e.time < time]
+        other.recent.extend(e for e in self.recent if e.time < time)
         return other
+
+    def since(self, time: float) -> list[MemoryEntry]:
+        """What is remembered of the other frames, oldest first."""
+        entries = (e for e in (*self.prompted, *self.recent) if e.time >= time)
+        return sorted(entries, key=lambda e: e.frame_index)
 
     def tensors(self) -> list[Tensor]:
         """All tensors held."""

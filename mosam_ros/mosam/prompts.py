@@ -118,7 +118,10 @@ class Prompt:
         if later.mask is not None:
             return later
         if self.mask is not None:
-            raise PromptError("a mask still waits for the next frame: refine the target after it")
+            raise PromptError(
+                "the target was given as a mask in that frame: send the mask that is right, or "
+                "points and boxes for a later frame"
+            )
         return Prompt(
             np.concatenate([self.points, later.points]),
             np.concatenate([self.labels, later.labels]),

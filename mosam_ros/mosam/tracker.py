@@ -419,26 +419,28 @@ class MosamTracker:
         self._last_id = max(self._last_id, target_id)
         return target_id
 
-    def rewound(self, target_id: int, frames: int) -> MosamTracker:
-        """An `empty_copy` with one target as it was some frames ago, without its motion.
+    def rewound(self, target_id: int, time: float) -> MosamTracker:
+        """An `empty_copy` with one target as it was before a frame, without its motion. What a
+        user said of the target in that frame waits for it.
 
         Args:
             target_id: whose memory is shared; the target itself is not touched.
-            frames: how many frames the next one given to the copy lies before the next one here.
+            time: of that frame, the next one to be given to the copy; seconds.
 
         Raises:
-            PromptError: there is no such target, or it was not selected yet.
+            PromptError: there is no such target, or it was selected after that frame.
         """
         target = self._find(target_id)
-        other = self.empty_copy()
-        other._frame_index = self._frame_index - frames
-        bank = target.bank.before(other._frame_index)
-        if not bank.prompted:
+        bank, since = target.bank.before(time), target.bank.since(time)
+        prompt = since[0].prompt if since and since[0].time == time else None
+        if not bank.prompted and prompt is None:
             raise PromptError(f"target {target_id} was selected after the frame that is meant")
+        other = self.empty_copy()
+        other._frame_index = since[0].frame_index if since else self._frame_index
         forecaster = Forecaster(self.config.motion.num_key_points)
         presence, areas = copy.copy(target.presence), copy.copy(target.areas)
         other._targets[target_id] = _Target(
-            target_id, target.label, bank, forecaster, presence, areas=areas
+            target_id, target.label, bank, forecaster, presence, prompt, areas=areas
         )
         return other
 
@@ -710,6 +712,8 @@ class MosamTracker:
                 group.prediction.pointer[index].clone(),
                 float(readout.predicted_iou[row]),
                 float(readout.object_score[row]),
+                self._time,
+                target.prompt,
             )
             if target.prompt is not None:
                 target.bank.add_prompted(entry)
