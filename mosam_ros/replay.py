@@ -12,7 +12,7 @@ A SELECT or REFINE with a stamp applies, as live, to the frame nearest to that; 
 selection to the frame nearest to its time in the bag. What was recorded before a SELECT does not
 touch its target, even where that begins in an earlier frame: a CLEAR leaves it alone, and a target
 of the same id that was removed before the SELECT ends where the new one begins. Targets get the ids
-that they got live.
+that they got live, unless the node refused a selection because there were too many targets.
 
 Replaying is deterministic: run twice on the CPU of one machine, the messages of targets and masks
 have the same bytes. That is why the seconds per stage in a TrackedTargetArray are 0 here. A GPU
@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ import torch
 import yaml
 from geometry_msgs.msg import Point32
 from numpy.typing import NDArray
+from PIL import Image as PictureFile
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
@@ -66,7 +68,7 @@ from mosam_ros.mosam.tracker import MAX_TARGET_ID, MosamTracker
 from mosam_ros.msg import TargetSelection, TrackedTargetArray
 from mosam_ros.nodes.conversions import (
     color_to_image,
-    header_seconds,
+    image_seconds,
     labels_to_image,
     prompt_from_selection,
     selection_from_message,
@@ -205,11 +207,12 @@ class Replayer:
         self._next_frame += 1
         try:
             message, frame = _read_image(data, message_type)
+            stamp = image_seconds(message.header)
         except ImageError as error:
             self._first_problem = self._first_problem or str(error)
             self._warn(f"frame {index} skipped: {error}")
             return None
-        self._take(frame, header_seconds(message.header))
+        self._take(frame, stamp)
         while self._waiting and self._waiting[0].frame <= index:
             self._select(self._waiting.popleft())
         result = self._stream.track()
@@ -314,6 +317,20 @@ def _deserialize(data: bytes, message_type: type) -> Any:
         return None
 
 
+def _image_size(data: bytes, message_type: type) -> tuple[int, int] | None:
+    """(height, width) of a serialized image in pixels, None where it cannot be read."""
+    message = _deserialize(data, message_type)
+    if message is None:
+        return None
+    if message_type is Image:
+        return message.height, message.width
+    try:
+        width, height = PictureFile.open(BytesIO(bytes(message.data))).size
+    except OSError:
+        return None
+    return height, width
+
+
 # What to read
 
 
@@ -369,17 +386,18 @@ def plan_selections(
         select_topic: of the selections.
         warn: is told of selections that are damaged or far from every frame.
     """
-    times, stamps = array("q"), array("q")
+    times, stamps, sizes = array("q"), array("q"), []
     selections = []
     for connection, bag_time, data in read_messages(reader, {image_topic, select_topic}):
         if connection.topic == image_topic:
             times.append(bag_time)
             stamps.append(header_stamp(data))
+            sizes.append(_image_size(data, IMAGE_TYPES[connection.msgtype]))
         elif (message := _deserialize(data, TargetSelection)) is not None:
             selections.append((bag_time, header_stamp(data), message))
         else:
             warn(f"a selection of {len(data)} bytes is damaged and ignored")
-    plan = _Plan(np.array(times), np.array(stamps), warn)
+    plan = _Plan(np.array(times), np.array(stamps), sizes, warn)
     planned = [plan.place(place, *selection) for place, selection in enumerate(selections)]
     return sorted(planned, key=lambda entry: entry.frame)
 
@@ -390,14 +408,20 @@ class _Plan:
     Args:
         times: of the frames in the bag, nanoseconds.
         stamps: of the frames, nanoseconds.
+        sizes: (height, width) of the frames in pixels, None where one cannot be read.
         warn: is told of selections that are far from every frame.
     """
 
     def __init__(
-        self, times: NDArray[np.int64], stamps: NDArray[np.int64], warn: Callable[[str], None]
+        self,
+        times: NDArray[np.int64],
+        stamps: NDArray[np.int64],
+        sizes: Sequence[tuple[int, int] | None],
+        warn: Callable[[str], None],
     ) -> None:
         self._times = times
         self._stamps = stamps
+        self._sizes = sizes
         self._warn = warn
         self._last_id = 0
         self._starts: dict[int, int] = {}  # by target: the frame of its SELECT
@@ -409,7 +433,7 @@ class _Plan:
         stamped = stamp and message.action in (TargetSelection.SELECT, TargetSelection.REFINE)
         frame = self._frame_of_stamp(stamp) if stamped else _nearest(self._times, bag_time)
         if message.action == TargetSelection.SELECT:
-            if _says_where(message):
+            if _says_where(message, self._sizes[frame]):
                 self._give_id(message)
                 self._starts[message.target_id] = frame
         elif message.action != TargetSelection.CLEAR:
@@ -440,10 +464,18 @@ def _nearest(moments: NDArray[np.int64], moment: int) -> int:
     return int(np.abs(moments - moment).argmin())
 
 
-def _says_where(message: TargetSelection) -> bool:
-    """Whether a SELECT is taken at all: only then does the tracker give its target an id."""
+def _says_where(message: TargetSelection, size: tuple[int, int] | None) -> bool:
+    """Whether a SELECT is taken at all: only then does the tracker give its target an id.
+
+    Args:
+        message: the selection.
+        size: (height, width) of its frame in pixels, None where it is not known.
+    """
     try:
-        prompt_from_selection(message).require_target()
+        prompt = prompt_from_selection(message)
+        prompt.require_target()
+        if size is not None:
+            prompt.fit(*size)
     except PromptError:
         return False
     return True

@@ -27,7 +27,10 @@ from mosam_ros.nodes.image_input import (  # noqa: E402
     image_to_rgb,
 )
 
-GOLDEN = os.environ.get("MOSAM_CV_BRIDGE_GOLDEN", "")
+GOLDEN = Path(
+    os.environ.get("MOSAM_CV_BRIDGE_GOLDEN")
+    or Path(__file__).parents[2] / "shared" / "data" / "cv_bridge_golden.npz"
+)
 """An .npz of in_KEY and out_KEY, with a .json beside it that says what each conversion was."""
 
 PICTURES = [name for name, encoding in ENCODINGS.items() if encoding.codes]
@@ -166,12 +169,14 @@ def test_unusable_images_are_named(changes, said):
 
 
 def golden_cases() -> list[dict]:
-    if not GOLDEN:
+    if not GOLDEN.is_file():
         return []
-    return json.loads(Path(GOLDEN).with_suffix(".json").read_text())["cases"]
+    return json.loads(GOLDEN.with_suffix(".json").read_text())["cases"]
 
 
-@pytest.mark.skipif(not GOLDEN, reason="MOSAM_CV_BRIDGE_GOLDEN names no conversions of cv_bridge")
+@pytest.mark.skipif(
+    not GOLDEN.is_file(), reason="MOSAM_CV_BRIDGE_GOLDEN names no conversions of cv_bridge"
+)
 @pytest.mark.parametrize("encoding", sorted({case["encoding"] for case in golden_cases()}) or [""])
 def test_recorded_conversions_of_cv_bridge(encoding):
     arrays = np.load(GOLDEN)

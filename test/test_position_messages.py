@@ -1,5 +1,7 @@
 """Lenses and depth from messages, positions into messages."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,8 @@ def test_a_rectified_camera_has_its_projection():
     [
         ({"width": 320}, "is for 320x480, the images are 640x480"),
         ({"k": [0.0] * 9}, "calibrate"),
+        ({"k": [500.0, 0.0, math.nan, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0]}, "not finite"),
+        ({"d": [math.inf, 0.0, 0.0, 0.0, 0.0]}, "not finite"),
         ({"distortion_model": "equidistant"}, "rectify"),
     ],
 )

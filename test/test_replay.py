@@ -521,6 +521,22 @@ def test_targets_have_the_ids_that_they_got_live(clip, tmp_path, capsys):
     assert found == [[]] * 2 + [[second]] * 2 + [[first, second]] * 3 + [[second]] * 2
 
 
+@pytest.mark.parametrize(("topic", "image"), [(IMAGE, raw_image), (COMPRESSED, jpeg)])
+def test_a_selection_outside_its_frame_uses_up_no_id(topic, image, tmp_path):
+    """As live; one for a frame that cannot be read may be good."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    messages = [(topic, stamp(t) + DELAY, image(pixels, stamp(t))) for t in range(4)]
+    damaged = (type(messages[0][2]), b"\0\1\0\0\1\0\0\0\1\0\0\0")
+    messages.append((topic, stamp(5) + DELAY, damaged))
+    for t, x in enumerate((70, 10, 70, 10)):
+        message = TargetSelection(header=header(stamp(t)), box=[float(x), 5.0, 20.0, 20.0])
+        messages.append((SELECT, stamp(t) + DELAY + 1, message))
+    bag = write_bag(tmp_path / "drive", messages)
+    with bags.open_bag(bag) as reader:
+        planned = replay.plan_selections(reader, topic, SELECT, print)
+    assert [(p.frame, p.message.target_id) for p in planned] == [(0, 0), (1, 1), (2, 0), (3, 2)]
+
+
 def test_what_the_bag_lacks_is_said(clip, tmp_path, capsys):
     output = ("--output", tmp_path / "out")
     image = raw_image(clip[0].image, START)

@@ -74,6 +74,17 @@ def header_seconds(header: Header) -> float:
     return (header.stamp.sec * 10**9 + header.stamp.nanosec) / 1e9
 
 
+def image_seconds(header: Header) -> float:
+    """The stamp of an image in seconds.
+
+    Raises:
+        ImageError: it is negative; rclpy cannot read such a stamp, nor can those who get answers.
+    """
+    if header.stamp.sec < 0:
+        raise ImageError(f"its stamp is {header.stamp.sec} s, before 1970: is the clock set?")
+    return header_seconds(header)
+
+
 def selection_from_message(message: TargetSelection) -> Selection:
     """What a TargetSelection asks for.
 

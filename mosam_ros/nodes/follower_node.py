@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -9,12 +10,12 @@ from geometry_msgs.msg import Twist, Vector3
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
 from mosam_ros.following.controller import Follower, FollowerConfig, Motion, Sight
 from mosam_ros.following.view import View
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
+from mosam_ros.nodes.conversions import header_seconds
 from mosam_ros.nodes.parameters import Change, Setting, declare_settings, setting_values
 from mosam_ros.nodes.running import run_node
 from mosam_ros.nodes.stall_watch import StallWatch
@@ -147,11 +148,12 @@ class FollowerNode(Node):
         self.get_logger().info(f"commands on {self._commands.topic_name}")
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        if message.k[0] > 0 and message.k[4] > 0:
+        calibrated = 0 < message.k[0] < math.inf and 0 < message.k[4] < math.inf
+        if calibrated and message.width and message.height:
             self._info = message
 
     def _on_positions(self, message: TargetPositionArray) -> None:
-        stamp = _seconds(message)
+        stamp = header_seconds(message.header)
         self._distances = {
             item.id: (stamp, item.position.z) for item in message.positions if item.valid
         }
@@ -164,7 +166,7 @@ class FollowerNode(Node):
             self._follower.reset()
             self._target_id = target_id
             self.get_logger().info(f"following target {target_id}" if target else "no target")
-        self._newest = _seconds(message)
+        self._newest = header_seconds(message.header)
         if target is None or target.state == TrackedTarget.LOST:
             self._follower.reset()
         elif target.state == TrackedTarget.OCCLUDED:
@@ -244,11 +246,6 @@ class FollowerNode(Node):
 def twist(motion: Motion) -> Twist:
     """A command as a message."""
     return Twist(linear=Vector3(x=motion.forward), angular=Vector3(y=motion.tilt, z=motion.turn))
-
-
-def _seconds(message: TrackedTargetArray | TargetPositionArray) -> float:
-    """The stamp of a message with a header."""
-    return Time.from_msg(message.header.stamp).nanoseconds / 1e9
 
 
 def main(args: Sequence[str] | None = None) -> int:

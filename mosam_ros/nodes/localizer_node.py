@@ -14,7 +14,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 
 from mosam_ros.localization.camera import Camera
@@ -28,7 +27,7 @@ from mosam_ros.localization.target_position import (
 )
 from mosam_ros.mosam.stamps import TIME_JUMP, starts_anew
 from mosam_ros.msg import TargetPositionArray, TrackedTarget, TrackedTargetArray
-from mosam_ros.nodes.conversions import labels_from_image
+from mosam_ros.nodes.conversions import header_seconds, labels_from_image
 from mosam_ros.nodes.image_input import ImageError
 from mosam_ros.nodes.parameters import Change, Setting, declare_settings, setting_values
 from mosam_ros.nodes.position_messages import (
@@ -143,7 +142,7 @@ class LocalizerNode(Node):
                 "the localizer needs message_filters, which is not installed: "
                 f"sudo apt install ros-{distribution}-message-filters"
             ) from error
-        subscribers = []
+        inputs = []
         for topic, (kind, qos) in INPUTS.items():
             subscriber = message_filters.Subscriber(
                 self,
@@ -152,11 +151,11 @@ class LocalizerNode(Node):
                 qos_profile=copy.copy(qos),  # overrides change it
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-            # Before the synchronizer's own, so that it meets empty queues after a jump in time.
-            subscriber.registerCallback(self._note_arrival, self.resolve_topic_name(topic))
-            subscribers.append(subscriber)
+            stamped = message_filters.SimpleFilter()
+            subscriber.registerCallback(self._pass_on, self.resolve_topic_name(topic), stamped)
+            inputs.append(stamped)
         self._synchronizer = message_filters.ApproximateTimeSynchronizer(
-            subscribers, values["queue_size"], values["slop"]
+            inputs, values["queue_size"], values["slop"]
         )
         self._synchronizer.registerCallback(self._on_set)
 
@@ -170,8 +169,20 @@ class LocalizerNode(Node):
 
     # Callbacks
 
-    def _note_arrival(self, message, topic: str) -> None:
-        stamp = _seconds(message)
+    def _pass_on(self, message, topic: str, stamped) -> None:
+        """Hand a message to the synchronizer, which meets empty queues after a jump in time and
+        cannot read a stamp before 1970.
+        """
+        if message.header.stamp.sec < 0:
+            self.get_logger().warning(
+                f"a message on {topic} is ignored: its stamp is negative; is the clock set?",
+                throttle_duration_sec=5.0,
+            )
+            return
+        self._note_arrival(header_seconds(message.header), topic)
+        stamped.signalMessage(message)
+
+    def _note_arrival(self, stamp: float, topic: str) -> None:
         if starts_anew(stamp, self._last_stamps.get(topic, stamp)):
             self._forget_after(stamp + TIME_JUMP)
         self._last_stamps[topic] = stamp
@@ -250,7 +261,7 @@ class LocalizerNode(Node):
         }
         found = [self._measure(t, labels, pixels, camera, config) for t in targets.targets]
         motions = [
-            self._move(target.id, position, _seconds(masks), values)
+            self._move(target.id, position, header_seconds(masks.header), values)
             for target, position in zip(targets.targets, found, strict=True)
         ]
         self._publish(
@@ -300,11 +311,6 @@ class LocalizerNode(Node):
             self._poses.publish(poses(positions))
         if self._markers is not None and self._markers.get_subscription_count():
             self._markers.publish(markers(positions, MARKER_SECONDS))
-
-
-def _seconds(message: Image | CameraInfo | TrackedTargetArray) -> float:
-    """The stamp of a message with a header."""
-    return Time.from_msg(message.header.stamp).nanoseconds / 1e9
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -69,6 +69,8 @@ def camera_from_info(info: CameraInfo, size: tuple[int, int], rectified: bool) -
         matrix, distortion = np.reshape(info.k, (3, 3)), tuple(info.d)[:8]
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise ImageError("camera_info has no focal length: calibrate the camera")
+    if not (np.isfinite(matrix).all() and np.isfinite(distortion).all()):
+        raise ImageError("a number in camera_info is not finite: calibrate the camera")
     return Camera(
         fx=matrix[0, 0], fy=matrix[1, 1], cx=matrix[0, 2], cy=matrix[1, 2], distortion=distortion
     )

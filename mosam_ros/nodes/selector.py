@@ -30,6 +30,12 @@ from mosam_ros.nodes.conversions import header_seconds, selection_from_message
 MAX_WAITING = 64
 """Selections that wait for a frame; what comes beyond is refused."""
 
+MAX_WAIT = 15.0
+"""Seconds after which what waits for the newest frame is too old for it."""
+
+MAX_AHEAD = 1.0
+"""Seconds by which a selection's stamp may be later than the newest frame without a warning."""
+
 
 @dataclass(frozen=True)
 class _Said:
@@ -66,6 +72,7 @@ class Selector:
         self._waiting: deque[_Said] = deque()
         self._pending: list[_Pending] = []
         self._last_click: Click | None = None
+        self._frames_came = False
         self.camera_info: CameraInfo | None = None
         self.last_result: FrameResult | None = None
 
@@ -83,13 +90,34 @@ class Selector:
                 "camera run?"
             )
 
-    def forget(self) -> bool:
-        """Drop what waits; whether a CLEAR was among it, so that nothing said before it counts."""
-        with self._lock:
-            clears = any(_is_clear(said.message) for said in self._waiting)
-            self._waiting.clear()
+    def forget(self, stream: StreamTracker | None) -> None:
+        """No frame comes for now: do what needs none, and drop the rest with a warning.
+
+        Args:
+            stream: the tracker, None where there is none.
+        """
+        waiting = self._take_waiting()
         self._pending.clear()
-        return clears
+        self._frames_came = False
+        dropped = 0
+        for said in waiting:
+            if stream is None or not _needs_no_frame(said.message):
+                dropped += 1
+                continue
+            try:
+                stream.apply(selection_from_message(said.message))
+            except PromptError as error:
+                self._log.warning(ignored(said.message.target_id, error))
+        if dropped:
+            self._log.warning(
+                f"{dropped} selection(s) dropped that waited for a frame: send them again when the "
+                "node is active"
+            )
+
+    def _take_waiting(self) -> deque[_Said]:
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+        return waiting
 
     def apply(self, stream: StreamTracker, values: Mapping[str, Any]) -> None:
         """Do all that was said; a frame was taken.
@@ -99,13 +127,14 @@ class Selector:
             values: of the node's parameters.
         """
         self._drop_failed(stream)
-        with self._lock:
-            waiting, self._waiting = self._waiting, deque()
-        for said in waiting:
+        for said in self._take_waiting():
             try:
+                if self._frames_came:
+                    _require_fresh(said)
                 self._apply(said, stream, values)
             except PromptError as error:
                 self._log.warning(ignored(getattr(said.message, "target_id", 0), error))
+        self._frames_came = True
 
     def report(self, rejected: tuple[RejectedPrompt, ...]) -> None:
         """Say which prompts did not fit their frames, and which targets are in `last_result`."""
@@ -221,7 +250,34 @@ class Selector:
                 f"than the oldest frame kept, to which it was applied: {advice}, or select in "
                 "newer frames"
             )
+        if selected.too_new > MAX_AHEAD:
+            self._log.warning(
+                f"the selection of target {selected.target_id} has a stamp {selected.too_new:.1f} "
+                "s later than the newest frame, to which it was applied: do both clocks agree?"
+            )
 
 
 def _is_clear(message: object) -> bool:
     return isinstance(message, TargetSelection) and message.action == TargetSelection.CLEAR
+
+
+def _needs_no_frame(message: object) -> bool:
+    """Whether it ends targets, and says so itself."""
+    removes = (TargetSelection.CLEAR, TargetSelection.REMOVE)
+    return isinstance(message, TargetSelection) and message.action in removes
+
+
+def _require_fresh(said: _Said) -> None:
+    """Refuse what means the newest frame and has waited for one through a stall of the camera.
+
+    Raises:
+        PromptError: it has waited for longer than `MAX_WAIT`.
+    """
+    message = said.message
+    stamped = not isinstance(message, Point) and header_seconds(message.header)
+    waited = time.monotonic() - said.arrived
+    if not stamped and not _needs_no_frame(message) and waited > MAX_WAIT:
+        raise PromptError(
+            f"it has waited {waited:.1f} s for a frame, and what it showed may have moved: select "
+            "again"
+        )

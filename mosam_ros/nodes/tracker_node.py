@@ -31,7 +31,7 @@ from std_srvs.srv import Trigger
 from mosam_ros.mosam.catch_up import StreamTracker, Taken
 from mosam_ros.mosam.results import FrameResult, TargetState
 from mosam_ros.msg import TargetSelection
-from mosam_ros.nodes.conversions import header_seconds
+from mosam_ros.nodes.conversions import image_seconds
 from mosam_ros.nodes.frame_statistics import FrameStatistics
 from mosam_ros.nodes.image_input import TRANSPORTS, ImageConverter, ImageError
 from mosam_ros.nodes.parameters import (
@@ -170,7 +170,7 @@ class TrackerNode(LifecycleNode):
         self._target_figures: Mapping[str, str] = {}
         self._memory_figures: Mapping[str, str] = {}
         self._memory_counted = -math.inf
-        self._selector.forget()
+        self._selector.forget(None)
         self._selector.last_result = None
         self._statistics = FrameStatistics()
         self._outputs = TrackerOutputs(self)
@@ -257,8 +257,7 @@ class TrackerNode(LifecycleNode):
             self._frames.close()
             self._worker.join()
             self._worker = None
-        if self._selector.forget() and self._stream is not None:
-            self._stream.clear()
+        self._selector.forget(self._stream)
 
     def _free(self) -> None:
         """Give back what configuring made, all of it or the part that was made."""
@@ -336,19 +335,20 @@ class TrackerNode(LifecycleNode):
 
     def _answer(self, message: Image | CompressedImage) -> None:
         started = time.perf_counter()
+        stamp = image_seconds(message.header)
         frame = self._converter.to_rgb(message)
         converted = time.perf_counter()
         values = self._values
         self._take_settings(values)
         self._notice_size(frame.shape[:2])
-        self._notice_time(self._stream.take(frame, header_seconds(message.header)))
+        self._notice_time(self._stream.take(frame, stamp))
         self._selector.apply(self._stream, values)
         result = self._stream.track()
         self._selector.last_result = result
         self._selector.report(result.rejected)
         self._outputs.publish(result, frame, message.header, converted - started)
         now = time.perf_counter()
-        latency = self.get_clock().now().nanoseconds / 1e9 - header_seconds(message.header)
+        latency = self.get_clock().now().nanoseconds / 1e9 - stamp
         overhead = now - started - result.seconds.total
         self._statistics.add_answer(now, latency, overhead)
         self._count_targets(result, now)

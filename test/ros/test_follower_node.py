@@ -177,6 +177,19 @@ def test_it_stops_when_the_stream_ends(robot):
     wait_until(lambda: robot.commands[-1] == Twist(), "the robot to stop", seconds=10)
 
 
+def test_a_stamp_that_cannot_be_is_as_old_as_it_says(robot, follower):
+    """A negative one cannot be read by rclpy: the robot stands, and the node lives on."""
+    robot.show(target(x=200))
+    assert robot.answer().angular.z > 0
+    message = TrackedTargetArray(header=robot.header(), targets=[target(x=200)])
+    message.header.stamp.sec = -5
+    robot.targets.publish(message)
+    wait_until(lambda: robot.commands[-1] == Twist(), "the robot to stop", seconds=10)
+    robot.show(target(x=200))
+    assert robot.answer().angular.z > 0
+    assert "Traceback" not in follower.log
+
+
 @pytest.fixture
 def simulated(domain, tmp_path):
     """A robot and its follower by simulated time, which does not go yet."""

@@ -245,3 +245,10 @@ def test_an_encoding_that_is_no_depth_is_refused_and_the_node_goes_on(sensors, l
     sensors.send(time.time_ns(), encoding="64FC1")
     localizer.wait_for_log("the depth's encoding is '64FC1'")
     sensors.locate(time.time_ns())
+
+
+@needs_filters
+def test_a_negative_stamp_is_told_and_ignored(sensors, localizer):
+    sensors.send(-5 * 10**9)
+    localizer.wait_for_log("is ignored: its stamp is negative")
+    sensors.locate(time.time_ns())

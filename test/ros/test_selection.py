@@ -11,7 +11,7 @@ from ros_graph import wait_until
 pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
 pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
-from geometry_msgs.msg import Point, PointStamped  # noqa: E402
+from geometry_msgs.msg import Point, Point32, PointStamped  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from mosam_ros.evaluation.metrics import mask_iou  # noqa: E402
 from mosam_ros.msg import TargetSelection  # noqa: E402
 from mosam_ros.nodes.conversions import color_to_image, mask_to_image  # noqa: E402
+from mosam_ros.nodes.selector import MAX_WAIT  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -146,6 +147,44 @@ def test_a_selection_older_than_the_buffer_is_told_and_takes_the_oldest_frame(tr
     tracker.track(STILL)
     said("older than the oldest frame kept, to which it was applied: raise selection_buffer")
     wait_until(lambda: tracker.track(STILL).targets, "the target")
+
+
+def test_a_stamp_of_the_future_means_the_newest_frame_and_is_told(tracker, said):
+    later = tracker.header(time.time_ns() + 20 * 10**9)
+    tracker.select(box=[100.0, 90.0, 60.0, 60.0], header=later)
+    assert tracker.track(STILL).targets
+    said("s later than the newest frame, to which it was applied: do both clocks agree?")
+
+
+def test_a_click_that_waited_through_a_stall_is_refused(tracker, clicks, said):
+    """What it was meant for may be elsewhere by now; what ends targets is still done."""
+    tracker.select(target_id=3, box=[100.0, 90.0, 60.0, 60.0])
+    assert ids(tracker.track(STILL)) == [3]
+    click(clicks, 1)
+    tracker.select(action=TargetSelection.REMOVE, target_id=3)
+    time.sleep(MAX_WAIT)
+    assert ids(tracker.track(STILL)) == []
+    said("s for a frame, and what it showed may have moved: select again")
+
+
+def test_the_frame_of_a_selection_is_refined_by_another_click_in_it(tracker, said):
+    """As an operator does on a still image, while the stream goes on."""
+    stamps = [time.time_ns() + index * FRAME_NS for index in range(40)]
+    tracker.track(STILL, stamps[0])
+    x, y = map(float, crossing.center(0, 0))
+    header = tracker.header(stamps[0])
+    tracker.select(target_id=2, points=[Point32(x=x, y=y)], header=header)
+    for stamp in stamps[1:15]:
+        tracker.track(STILL, stamp)
+    said("target 2 '' selected")
+    points = [Point32(x=x + 8, y=y + 8), Point32(x=10.0, y=10.0)]
+    refinement = {"points": points, "point_labels": [1, 0], "header": header}
+    tracker.select(action=TargetSelection.REFINE, target_id=2, **refinement)
+    for stamp in stamps[15:]:
+        answer = tracker.track(STILL, stamp)
+    said("target 2 refined")
+    assert overlaps(tracker, answer, 2, 0)[0] > 0.6
+    time.sleep(max(0, stamps[-1] - time.time_ns()) / 1e9)
 
 
 def test_what_is_still_catching_up_can_be_removed(tracker, said):

@@ -15,6 +15,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from mosam_ros.mosam.checkpoints import WEIGHTS_FOLDER  # noqa: E402
+from mosam_ros.msg import TargetSelection  # noqa: E402
 from mosam_ros.nodes.conversions import mask_to_image  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -155,6 +156,26 @@ def test_a_managed_life(start, client):
 
     assert change(client, Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert state(client) == "finalized"
+    assert process.interrupt() == 0
+    assert "Traceback" not in process.log
+
+
+def test_what_waits_for_a_frame_when_the_node_is_deactivated_is_done_or_told(start, client):
+    process = start("tracker_node")
+    process.wait_for_log("active: waiting for images")
+    client.wait_for_tracker()
+    for target_id in (4, 5):
+        client.select(target_id=target_id, mask=mask_to_image(MASK, client.header()))
+    assert [target.id for target in client.track(PICTURE).targets] == [4, 5]
+    client.select(action=TargetSelection.REMOVE, target_id=4)
+    client.select(action=TargetSelection.REMOVE, target_id=8)
+    client.select(target_id=6, mask=mask_to_image(MASK, client.header()))
+    assert change(client, Transition.TRANSITION_DEACTIVATE)
+    process.wait_for_log("selection for target 8 ignored: there is no target 8")
+    process.wait_for_log("1 selection(s) dropped that waited for a frame")
+    assert change(client, Transition.TRANSITION_ACTIVATE)
+    client.wait_for_tracker()
+    assert [target.id for target in client.track(PICTURE).targets] == [5]
     assert process.interrupt() == 0
     assert "Traceback" not in process.log
 
