@@ -134,7 +134,7 @@ def test_every_setting_reaches_the_rule(loaded):
     named = {
         "iou_threshold": 0.8,
         "occlusion_threshold": 0.5,
-        "rank_threshold": 0.4,
+        "rank_threshold": 0.3,
         "interval": 2,
         "window": 20,
         "keep_absent": 3,

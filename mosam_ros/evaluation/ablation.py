@@ -43,6 +43,9 @@ CANDIDATES = 200
 HIDING = ("full_occlusion", "exit_reentry")
 """Scenarios whose clips have frames without the target."""
 
+PAPER_RANK_THRESHOLD = 0.6
+"""Of figure 4d."""
+
 BOOTSTRAP_SAMPLES = 10_000
 
 
@@ -113,7 +116,8 @@ def table_rows() -> dict[str, TrackerConfig]:
 def _as_written(config: TrackerConfig) -> TrackerConfig:
     """With the paper's rules of prompting and of temporal selection to the letter."""
     motion = replace(config.motion, max_overlap=1.0)
-    return replace(config, motion=motion, memory=replace(config.memory, keep_absent=0))
+    memory = replace(config.memory, keep_absent=0, rank_threshold=PAPER_RANK_THRESHOLD)
+    return replace(config, motion=motion, memory=memory)
 
 
 def _parts(

@@ -132,7 +132,8 @@ class MemoryConfig:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
         iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent: see
-            `TemporalSelection`.
+            `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target that is hard to
+            make out has no such frames, is remembered by its prompted ones alone, and drifts away.
         foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
     """
@@ -141,7 +142,7 @@ class MemoryConfig:
     spatial: bool = True
     iou_threshold: float = 0.7
     occlusion_threshold: float = 0.0
-    rank_threshold: float = 0.6
+    rank_threshold: float = 0.4
     interval: int = 1
     window: int = 30
     keep_absent: int = 2

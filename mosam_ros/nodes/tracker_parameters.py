@@ -159,7 +159,7 @@ _METHOD: Mapping[str, Setting] = {
     ),
     "memory.rank_threshold": _Said(
         "Free places go to the best of the other frames with a predicted IoU above this "
-        "(figure 4d of the paper).",
+        "(figure 4d of the paper, which takes 0.6).",
         0.0,
         1.0,
     ),

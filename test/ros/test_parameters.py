@@ -54,7 +54,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "motion.max_overlap": 0.9,
         "memory.iou_threshold": 0.8,
         "memory.occlusion_threshold": 0.5,
-        "memory.rank_threshold": 0.4,
+        "memory.rank_threshold": 0.3,
         "memory.interval": 3,
         "memory.window": 20,
         "memory.keep_absent": 1,
