@@ -54,7 +54,7 @@ class PairingWatch:
         if silent:
             return (
                 f"nothing arrives on {' and '.join(silent)}; check the topic's name, that "
-                "somebody publishes it, and its QoS"
+                "somebody publishes it (the tracker: while it is active), and its QoS"
             )
         first, *others = self._stamps
         offsets = {topic: self._nearest(first, topic) for topic in others}

@@ -87,6 +87,8 @@ class CameraNode(Node):
         self._ground_truth = self.create_publisher(Image, "~/ground_truth", QoSProfile(depth=1000))
         rendered = self._value("source") == SYNTHETIC
         self._frames = _FramesAhead(self._make_frames(), RENDERED_AHEAD if rendered else 1)
+        if rendered:
+            self.get_logger().info("rendering the scene's first frames")
         self._published = 0
         self._connected_at: float | None = None
         self._timer = self.create_timer(1.0 / rate, self._tick)
