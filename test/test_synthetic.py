@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosam_ros.evaluation.metrics import mask_iou
-from mosam_ros.synthetic import SCENARIOS, TARGET, SceneConfig, SyntheticScene
+from mosam_ros.synthetic import (
+    SCENARIOS,
+    TARGET,
+    ObjectKinds,
+    SceneConfig,
+    SyntheticScene,
+    scene,
+)
+from mosam_ros.synthetic.textures import random_compound, random_wire
 
 SMALL = SceneConfig(height=96, width=128, num_frames=30, num_objects=3)
 
@@ -61,6 +70,63 @@ def test_lookalikes_share_the_targets_colors():
         alike.append(np.abs(color(alike_frame, TARGET) - color(alike_frame, 1)).mean())
         unlike.append(np.abs(color(unlike_frame, TARGET) - color(unlike_frame, 1)).mean())
     assert np.median(alike) < 0.4 * np.median(unlike)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_compound_object_is_one_piece_of_several_surfaces(seed):
+    texture, alpha = random_compound(np.random.default_rng(seed), 128)
+    assert texture.shape == (128, 128, 3) and texture.dtype == np.uint8
+    assert alpha.shape == (128, 128) and 0 <= alpha.min() and alpha.max() <= 1
+    body = alpha > 0.5
+    pieces, _ = cv2.connectedComponents(body.astype(np.uint8))
+    assert pieces == 2  # the background and the object
+    inside = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    change = cv2.Laplacian(cv2.cvtColor(texture, cv2.COLOR_RGB2GRAY), cv2.CV_32F)
+    assert (np.abs(change)[inside] > 20).any()  # the seam between two surfaces
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_wiry_object_is_one_piece_and_thin(seed):
+    alpha = random_wire(np.random.default_rng(seed), 128)
+    assert alpha.shape == (128, 128) and 0 <= alpha.min() and alpha.max() <= 1
+    body = (alpha > 0.5).astype(np.uint8)
+    assert cv2.connectedComponents(body)[0] == 2  # the background and the object
+    (outline,), _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    assert body.sum() < 0.95 * cv2.contourArea(cv2.convexHull(outline))
+
+
+@pytest.mark.parametrize("kind", ["compound", "wiry"])
+def test_a_share_of_the_objects_is_of_a_kind_and_none_unless_asked_for(kind, monkeypatch):
+    maker = {"compound": "random_compound", "wiry": "random_wire"}[kind]
+    make, made = getattr(scene, maker), []
+
+    def counted(rng, size):
+        made.append(size)
+        return make(rng, size)
+
+    monkeypatch.setattr(scene, maker, counted)
+    for share, low, high in ((0.0, 0, 0), (0.3, 20, 70), (1.0, 150, 150)):
+        made.clear()
+        for seed in range(50):
+            kinds = ObjectKinds(**{kind: share})
+            SyntheticScene(seed, replace(SMALL, kinds=kinds, num_lookalikes=0))
+        assert low <= len(made) <= high, share
+
+
+def test_a_translucent_object_shows_what_is_behind_it():
+    config = replace(SMALL, num_objects=1, num_lookalikes=0, camera_motion=0.0, noise=0.0, blur=0.0)
+    solid, behind = [], []
+    for seed in range(12):
+        frames = [
+            SyntheticScene(seed, replace(config, kinds=kinds)).frame(0)
+            for kinds in (ObjectKinds(), ObjectKinds(translucent=1.0))
+        ]
+        assert (frames[0].masks == frames[1].masks).all()
+        inside = cv2.erode(frames[0].masks[TARGET].astype(np.uint8), np.ones((5, 5))) > 0
+        change = np.abs(frames[0].image.astype(int) - frames[1].image).mean(-1)
+        solid.append(change[inside].mean())
+        behind.append(change[~(frames[0].masks[TARGET])].mean())
+    assert np.mean(solid) > 10 * np.mean(behind)
 
 
 def test_objects_stand_still_during_the_lead_in():

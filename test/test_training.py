@@ -16,7 +16,7 @@ import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import build_model, load_model, read_metadata
-from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
+from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, ObjectKinds, SceneConfig, SyntheticScene
 from mosam_ros.training import base, data, model_steps
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.curves import read_log
@@ -286,6 +286,21 @@ def test_at_even_speed_objects_are_as_fast_however_many_frames_are_skipped():
     skipping = [speed_of(make_clip(seed, ClipConfig(64, 8, 2))) for seed in seeds]
     even = [speed_of(make_clip(seed, ClipConfig(64, 8, 2, even_speed=True))) for seed in seeds]
     assert np.mean(even) < 0.8 * np.mean(skipping)
+
+
+def test_a_stage_says_what_share_of_its_objects_is_hard_to_make_out(monkeypatch):
+    seen = set()
+
+    class SeenScene(SyntheticScene):
+        def __init__(self, seed: int, config: SceneConfig) -> None:
+            seen.add(config.kinds)
+            super().__init__(seed, config)
+
+    monkeypatch.setattr(data, "SyntheticScene", SeenScene)
+    kinds = ObjectKinds(compound=0.4, wiry=0.1, translucent=0.2)
+    stage = Stage("stage", 32, 2, 1, 2, 1, 1e-3, kinds=kinds)
+    make_clip(1, stage.clips)
+    assert seen == {kinds}
 
 
 def speed_of(clip: tuple[np.ndarray, np.ndarray]) -> float:

@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam.checkpoints import load_model, read_metadata, save_weights
 from mosam_ros.synthetic import TARGET
-from mosam_ros.training.release import model_card, release
+from mosam_ros.training.release import mean_weights, model_card, release
 from mosam_ros.training.validate import (
     ClipScore,
     format_report,
@@ -86,7 +87,7 @@ def test_a_checkpoint_is_released_with_its_figures_and_its_card(tmp_path):
     save_weights(tmp_path / "stage0.pt", loaded.model.base.state_dict(), metadata)
     released = tmp_path / "package" / "nano.pt"
     released.parent.mkdir()
-    release(tmp_path / "stage0.pt", released, num_clips=2, seed=3, note="A note.")
+    release([tmp_path / "stage0.pt"], released, num_clips=2, seed=3, note="A note.")
 
     assert load_model("nano", released, device="cpu").model.image_size == 256
     figures = json.loads(released.with_suffix(".json").read_text())
@@ -104,6 +105,25 @@ def test_a_checkpoint_is_released_with_its_figures_and_its_card(tmp_path):
     row = report["scenarios"]["lookalikes"]
     cells = " | ".join(f"{row[k]:.2f}" for k in ("mask", "box", "point", "first_mask_repeated"))
     assert f"| lookalikes | {cells} |" in card
+
+
+def test_of_several_checkpoints_the_mean_is_released(tmp_path):
+    state = load_model("nano", device="cpu").model.base.state_dict()
+    paths = [tmp_path / "stage0.pt", tmp_path / "stage1.pt"]
+    for path, shift in zip(paths, (0.0, 0.5), strict=True):
+        moved = {k: v + shift if v.is_floating_point() else v for k, v in state.items()}
+        save_weights(path, moved, NUMBERS | {"stages": [STAGE]})
+    mean = mean_weights(paths)
+    for name, value in state.items():
+        expected = value + 0.25 if value.is_floating_point() else value
+        torch.testing.assert_close(mean[name], expected, atol=2e-3, rtol=2e-3)
+
+    released = tmp_path / "nano.pt"
+    release(paths, released, num_clips=1, seed=3)
+    shipped = torch.load(released, weights_only=True)["model"]
+    name = "no_obj_ptr"
+    torch.testing.assert_close(shipped[name].float(), mean[name], atol=2e-3, rtol=2e-3)
+    assert "mosam train release stage0 stage1" in released.with_suffix(".md").read_text()
 
 
 def test_the_validation_command_writes_its_figures(tmp_path, capsys):

@@ -12,10 +12,19 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from mosam_ros.synthetic.textures import random_background, random_outline, random_texture
+from mosam_ros.synthetic.textures import (
+    random_background,
+    random_compound,
+    random_outline,
+    random_texture,
+    random_wire,
+)
 
 SPRITE_SIZE = 128
 """Side of the square on which every object's surface and outline are drawn, in texels."""
+
+OPACITIES = (0.2, 0.7)
+"""Least and most opaque of the translucent objects."""
 
 TARGET = 0
 """Row of the target in `SceneFrame.masks`."""
@@ -28,6 +37,21 @@ FIRST_HELD_OUT_SEED = 1_000_000_000
 
 
 @dataclass(frozen=True)
+class ObjectKinds:
+    """What share of the objects, 0..1, is not opaque and of one piece.
+
+    Attributes:
+        compound: made of parts with surfaces of their own.
+        wiry: of the others, made of strokes, thick and thin.
+        translucent: of all, letting what is behind them show through, as a reflection in glass.
+    """
+
+    compound: float = 0.0
+    wiry: float = 0.0
+    translucent: float = 0.0
+
+
+@dataclass(frozen=True)
 class SceneConfig:
     """What happens in a scene. Lengths and speeds are fractions of the shorter image side.
 
@@ -37,6 +61,7 @@ class SceneConfig:
         lead_in: frames at the start in which no object moves (time to click).
         num_objects: the target and its distractors.
         num_lookalikes: how many of the distractors look like the target.
+        kinds: what share of the objects is hard to make out.
         size: smallest and largest diameter of an object.
         speed: mean travel per frame of the objects.
         spin: largest rotation per frame in radians.
@@ -59,6 +84,7 @@ class SceneConfig:
     lead_in: int = 0
     num_objects: int = 3
     num_lookalikes: int = 1
+    kinds: ObjectKinds = ObjectKinds()
     size: tuple[float, float] = (0.18, 0.42)
     speed: float = 0.015
     spin: float = 0.03
@@ -171,6 +197,7 @@ class _Layer:
     log_scale: _Wave
     bend: _Wave
     bend_frequency: float
+    opacity: float = 1.0
 
     def affine(self, t: float, image_size: tuple[int, int]) -> np.ndarray:
         """(2, 3) map from sprite coordinates (-0.5..0.5) to image pixels at time t."""
@@ -205,6 +232,11 @@ def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     x, y = points[..., 0], points[..., 1]
     (a, b, c), (d, e, f) = affine
     return np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1)
+
+
+def _happens(rng: np.random.Generator, share: float) -> bool:
+    """Draw with this probability; nothing is drawn at 0, so that old scenes stay as they are."""
+    return share > 0 and rng.random() < share
 
 
 def _invert(affine: np.ndarray) -> np.ndarray:
@@ -312,7 +344,7 @@ class SyntheticScene:
                 layer.texture, texels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
             patch = image[region]
-            blend = alpha[..., None]
+            blend = layer.opacity * alpha[..., None]
             patch[...] = (patch + (color.astype(np.float32) - patch) * blend).astype(np.uint8)
             owner[region][alpha > 0.5] = index
             parts.append((layer, region, alpha))
@@ -347,6 +379,13 @@ class SyntheticScene:
         image = random_background(rng, side, self.config.clutter)
         extent = int(max(self.image_size) * 1.3)
         return cv2.resize(image, (extent, extent), interpolation=cv2.INTER_CUBIC)
+
+    def _make_surface(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Texture and outline of an object."""
+        if _happens(rng, self.config.kinds.compound):
+            return random_compound(rng, SPRITE_SIZE)
+        outline = random_wire if _happens(rng, self.config.kinds.wiry) else random_outline
+        return self._make_texture(rng), outline(rng, SPRITE_SIZE)
 
     def _make_texture(self, rng: np.random.Generator) -> np.ndarray:
         return random_texture(rng, SPRITE_SIZE)
@@ -391,8 +430,13 @@ class SyntheticScene:
             starts.append(start)
             layer = self._make_object(rng, start)
             if index <= config.num_lookalikes:
-                layer = replace(layer, texture=target.texture, diameter=target.diameter)
-                if rng.random() < 0.5:
+                layer = replace(
+                    layer,
+                    texture=target.texture,
+                    diameter=target.diameter,
+                    opacity=target.opacity,
+                )
+                if config.kinds.compound or rng.random() < 0.5:
                     layer = replace(layer, alpha=target.alpha, stretch=target.stretch)
             layers.append(layer)
         return layers
@@ -409,9 +453,10 @@ class SyntheticScene:
         lead_in = config.lead_in
         wave = rng.uniform(0.05, 0.25)
         spin_frequency = rng.uniform(0.02, 0.1)
+        texture, alpha = self._make_surface(rng)
         return _Layer(
-            texture=self._make_texture(rng),
-            alpha=random_outline(rng, SPRITE_SIZE),
+            texture=texture,
+            alpha=alpha,
             diameter=float(rng.uniform(*config.size)) * self._short_side,
             stretch=(1.0, float(rng.uniform(0.75, 1.0))),
             track=self._make_track(rng, start, config.speed * rng.uniform(0.6, 1.4)),
@@ -429,6 +474,7 @@ class SyntheticScene:
             ),
             bend=_Wave(config.deformation / 2, rng.uniform(0.1, 0.5), rng.uniform(0, 6), lead_in),
             bend_frequency=float(rng.uniform(4, 7)),
+            opacity=rng.uniform(*OPACITIES) if _happens(rng, config.kinds.translucent) else 1.0,
         )
 
     def _windows(self, rng: np.random.Generator, count: int) -> list[tuple[float, float]]:

@@ -115,6 +115,75 @@ def random_outline(rng: np.random.Generator, size: int) -> np.ndarray:
     return canvas.astype(np.float32) / 255.0
 
 
+def random_wire(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Outline of an object of strokes, thick and thin, that grow from one another, as an alpha map
+    (size, size): chairs, ladders, bicycles, plants.
+    """
+    canvas = np.zeros((size, size), np.uint8)
+    ends = [np.full(2, 0.5) + rng.uniform(-0.2, 0.2, 2)]
+    square = rng.random() < 0.5
+    turn = rng.uniform(0, 2 * np.pi)
+    for _ in range(int(rng.integers(3, 9))):
+        begin = ends[int(rng.integers(len(ends)))]
+        angle = turn + (rng.integers(4) * np.pi / 2 if square else rng.uniform(0, 2 * np.pi))
+        step = rng.uniform(0.2, 0.6) * np.array([np.cos(angle), np.sin(angle)])
+        end = np.clip(begin + step, 0.06, 0.94)
+        ends += [end, (begin + end) / 2]
+        thickness = max(3, int(size * rng.uniform(0.03, 0.26) ** 1.2))
+        corners = [tuple(int(v) for v in size * p) for p in (begin, end)]
+        cv2.line(canvas, *corners, 255, thickness, cv2.LINE_AA)
+    return canvas.astype(np.float32) / 255.0
+
+
+def random_compound(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texture and outline of an object of two to four parts, every one with a surface of its own,
+    held together by thin bars, as a chair is of back, seat and legs.
+    """
+    texture = np.empty((size, size, 3), np.uint8)
+    texture[:] = random_color(rng)
+    alpha = np.zeros((size, size), np.float32)
+    centers = _spread_centers(rng, int(rng.integers(2, 5))) * size
+    _draw_bars(rng, alpha, centers)
+    for center in centers:
+        extent = int(size * rng.uniform(0.28, 0.56))
+        left, top = np.clip(center - extent / 2, 0, size - extent).astype(int)
+        part = random_outline(rng, extent)
+        surface = random_texture(rng, extent, colors=2)
+        patch = texture[top : top + extent, left : left + extent]
+        patch[part > 0] = surface[part > 0]
+        held = alpha[top : top + extent, left : left + extent]
+        np.maximum(held, part, out=held)
+    return texture, alpha
+
+
+def _spread_centers(rng: np.random.Generator, count: int) -> np.ndarray:
+    """(count, 2) places of parts along a crooked line through the middle, in 0..1."""
+    direction = rng.uniform(0, 2 * np.pi)
+    along = np.linspace(-0.3, 0.3, count)[:, None] * (np.cos(direction), np.sin(direction))
+    return 0.5 + along + rng.uniform(-0.12, 0.12, (count, 2))
+
+
+def _draw_bars(rng: np.random.Generator, alpha: np.ndarray, centers: np.ndarray) -> None:
+    """Bars from part to part, and often legs from the last one."""
+    size = len(alpha)
+    bars = list(zip(centers[:-1], centers[1:], strict=True))
+    if rng.random() < 0.6:
+        foot = centers[-1]
+        angles = rng.uniform(0, 2 * np.pi, int(rng.integers(2, 6)))
+        reach = size * rng.uniform(0.15, 0.35)
+        tips = foot + reach * np.stack([np.cos(angles), np.sin(angles)], -1)
+        bars += [(foot, tip) for tip in np.clip(tips, 4, size - 4)]
+    for begin, end in bars:
+        thickness = int(rng.integers(3, 11))
+        cv2.line(
+            alpha,
+            begin.astype(int).tolist(),
+            end.astype(int).tolist(),
+            1.0,
+            thickness,
+        )
+
+
 def _blob(rng: np.random.Generator, size: int) -> np.ndarray:
     theta = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     radius = np.ones_like(theta)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
+from mosam_ros.synthetic import ObjectKinds
 from mosam_ros.training.curves import plot_curves
 from mosam_ros.training.data import HIDE_RATE, PART_RATE, ClipConfig, ClipStream
 from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
@@ -59,6 +60,7 @@ class Stage:
         burn_in: the most frames at a clip's start that are only tracked, so that what follows is
             learned from memories that have drifted as they do in long streams.
         even_speed: objects are no faster where frames of the scene are skipped.
+        kinds: what share of the objects is hard to make out.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Stage:
     frozen_trunk: bool = False
     burn_in: int = 0
     even_speed: bool = False
+    kinds: ObjectKinds = ObjectKinds()
 
     @property
     def clips(self) -> ClipConfig:
@@ -86,6 +89,7 @@ class Stage:
             self.hide_rate,
             self.part_rate,
             self.even_speed,
+            self.kinds,
         )
 
 
@@ -129,6 +133,36 @@ SCHEDULE = (
         long_memory=True,
         burn_in=4,
         even_speed=True,
+    ),
+    Stage(
+        "together",
+        size=256,
+        clip_length=13,
+        num_clips=2,
+        num_targets=3,
+        steps=460,
+        learning_rate=1e-4,
+        hide_rate=0.5,
+        part_rate=0.35,
+        long_memory=True,
+        burn_in=6,
+        even_speed=True,
+        kinds=ObjectKinds(compound=0.3),
+    ),
+    Stage(
+        "reflections",
+        size=256,
+        clip_length=12,
+        num_clips=2,
+        num_targets=3,
+        steps=1000,
+        learning_rate=2e-4,
+        hide_rate=0.55,
+        part_rate=0.35,
+        long_memory=True,
+        burn_in=5,
+        even_speed=True,
+        kinds=ObjectKinds(compound=0.1, wiry=0.25, translucent=0.25),
     ),
 )
 

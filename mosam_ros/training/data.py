@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, TARGET, SceneConfig, SyntheticScene
+from mosam_ros.synthetic import (
+    FIRST_HELD_OUT_SEED,
+    TARGET,
+    ObjectKinds,
+    SceneConfig,
+    SyntheticScene,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class ClipConfig:
         hide_rate: share of clips in which the target is hidden for some frames.
         part_rate: share of clips in which half of the target is hidden for some frames.
         even_speed: objects are no faster where frames of the scene are skipped.
+        kinds: what share of the objects is hard to make out.
     """
 
     size: int
@@ -52,6 +59,7 @@ class ClipConfig:
     hide_rate: float = HIDE_RATE
     part_rate: float = PART_RATE
     even_speed: bool = False
+    kinds: ObjectKinds = ObjectKinds()
 
 
 def random_scene_config(
@@ -106,7 +114,7 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
             rng, config.size, scene_length, config.hide_rate, config.part_rate
         )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
-        scene_config = replace(scene_config, speed=speed)
+        scene_config = replace(scene_config, speed=speed, kinds=config.kinds)
         scene = SyntheticScene(seed * 20 + attempt, scene_config)
         first = int(rng.integers(0, scene_length - config.length * stride + 1))
         start = scene.frame(first)

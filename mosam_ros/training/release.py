@@ -1,15 +1,20 @@
 """Put trained weights into the package, with what made them and how well they track.
 
-mosam train release runs/nano/stage10.pt --clips 100 --seed 0
+    mosam train release runs/nano/stage11.pt runs/nano/stage12.pt --clips 100 --seed 0
+
+Of several checkpoints of one run the mean of the weights is released.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from mosam_ros.mosam.checkpoints import load_model, read_metadata, save_weights
 from mosam_ros.training.validate import PROMPT_KINDS, REPEATED, validate
@@ -17,12 +22,30 @@ from mosam_ros.training.validate import PROMPT_KINDS, REPEATED, validate
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nano.pt"
 
 
-def release(checkpoint: Path, target: Path, num_clips: int, seed: int, note: str = "") -> dict:
-    """Validate a checkpoint and write it to `target`, its metadata beside it as JSON and as a model
-    card.
+def mean_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of checkpoints of one network.
+
+    Raises:
+        CheckpointError: one is damaged or does not fit `nano`.
+    """
+    states = [load_model("nano", path, "cpu").model.base.state_dict() for path in checkpoints]
+    return {name: _mean([state[name] for state in states]) for name in states[0]}
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    if tensors[0].is_floating_point():
+        return torch.stack(tensors).mean(0)
+    return tensors[-1]
+
+
+def release(
+    checkpoints: Sequence[Path], target: Path, num_clips: int, seed: int, note: str = ""
+) -> dict:
+    """Validate the mean of checkpoints and write it to `target`, its metadata beside it as JSON and
+    as a model card.
 
     Args:
-        checkpoint: as a training run exports it.
+        checkpoints: as a training run exports them, the latest last: its metadata is kept.
         target: the file of the weights, in the package or elsewhere.
         num_clips: of the validation.
         seed: of its clips.
@@ -31,8 +54,12 @@ def release(checkpoint: Path, target: Path, num_clips: int, seed: int, note: str
     Returns:
         The metadata: command, seed, stages, hours and validation figures.
     """
-    loaded = load_model("nano", checkpoint)
-    metadata = read_metadata(checkpoint)
+    metadata = read_metadata(checkpoints[-1])
+    with TemporaryDirectory() as folder:
+        rounded = Path(folder) / "mean.pt"
+        save_weights(rounded, mean_weights(checkpoints), metadata)
+        loaded = load_model("nano", rounded)
+    metadata["mean_of"] = [path.stem for path in checkpoints]
     metadata["note"] = note
     metadata["validation"] = validate(loaded, num_clips, seed)
     metadata["torch"] = torch.__version__
@@ -72,7 +99,8 @@ a download. For work take SAM 2.1.
 other, leave and come back, with look-alikes. It has never seen a real image. Scenes with seeds from
 1,000,000,000 on are never trained on.
 
-**Made by** `{metadata["command"]}` and `mosam train release`, {metadata["training_hours"]} hours of
+**Made by** `{metadata["command"]}` and
+`mosam train release {" ".join(metadata["mean_of"])}`, {metadata["training_hours"]} hours of
 steps, PyTorch {metadata["torch"]}:
 
 | stage | pixels | frames | clips x targets | steps |
@@ -102,12 +130,12 @@ def _figure(value: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--note", default="", help="for the model card: what else is to be known")
     options = parser.parse_args(arguments)
-    metadata = release(options.checkpoint, WEIGHTS, options.clips, options.seed, options.note)
+    metadata = release(options.checkpoints, WEIGHTS, options.clips, options.seed, options.note)
     print(model_card(metadata))
 
 
