@@ -158,7 +158,7 @@ def test_all_that_is_said_before_a_frame_counts_in_it(loaded, clip):
     results = [tracker.track(clip[0].image) for tracker in (together, apart)]
     assert np.array_equal(*(result.targets[0].mask for result in results))
     apart.refine(1, Prompt.from_mask(clip[1].masks[0]))
-    with pytest.raises(PromptError, match="after it"):
+    with pytest.raises(PromptError, match="given as a mask in that frame"):
         apart.refine(1, inner)
 
 
