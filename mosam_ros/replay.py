@@ -326,7 +326,7 @@ def _image_size(data: bytes, message_type: type) -> tuple[int, int] | None:
         return message.height, message.width
     try:
         width, height = PictureFile.open(BytesIO(bytes(message.data))).size
-    except OSError:
+    except (OSError, PictureFile.DecompressionBombError):
         return None
     return height, width
 

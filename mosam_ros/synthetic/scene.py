@@ -436,6 +436,7 @@ class SyntheticScene:
                     diameter=target.diameter,
                     opacity=target.opacity,
                 )
+                # The surface of a compound object fits no other outline.
                 if config.kinds.compound or rng.random() < 0.5:
                     layer = replace(layer, alpha=target.alpha, stretch=target.stretch)
             layers.append(layer)

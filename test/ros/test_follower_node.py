@@ -11,10 +11,11 @@ rclpy = pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
 from geometry_msgs.msg import Point, Point32, Twist, Vector3  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from ros_graph import NodeProcess, wait_until  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import RegionOfInterest  # noqa: E402
+from sensor_msgs.msg import CameraInfo, RegionOfInterest  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from mosam_ros.msg import (  # noqa: E402
@@ -152,6 +153,20 @@ def test_it_turns_left_to_a_target_on_the_left_and_drives_to_a_small_one(robot):
     command = robot.answer()
     assert command.angular.z < 0
     assert command.linear.x == 0
+
+
+def test_a_camera_info_without_a_size_or_a_focal_length_is_ignored(robot):
+    """Else the image's center would be its corner, and the target on the right of it."""
+    publisher = robot.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
+    wait_until(publisher.get_subscription_count, "the follower")
+    time.sleep(0.5)
+    for width, height, focal in ((0, 0, FOCAL), (20, 20, math.nan)):
+        k = [focal, 0.0, 10.0, 0.0, focal, 10.0, 0.0, 0.0, 1.0]
+        publisher.publish(CameraInfo(width=width, height=height, k=k))
+        time.sleep(0.2)
+        robot.show(target(x=200))
+        assert robot.answer().angular.z > 0
+    robot.node.destroy_publisher(publisher)
 
 
 def test_it_stops_at_once_for_a_target_that_is_lost(robot):
