@@ -94,6 +94,25 @@ def test_a_forecast_outside_the_image_is_not_valid():
     assert not forecaster.predict(last + DT, (150, 640)).valid
 
 
+def test_a_forecast_prompts_while_it_is_certain_to_half_the_size_of_its_target():
+    forecaster = Forecaster(5)
+    last = observe_line(forecaster, 8)
+    forecasts = [forecaster.predict(last + n * DT, SIZE) for n in range(1, 30)]
+    limits = [0.5 * (f.box[2:] - f.box[:2]).max() for f in forecasts]
+    certain = [f.uncertainty < limit for f, limit in zip(forecasts, limits, strict=True)]
+    assert [forecaster.trusts(f, SIZE) for f in forecasts] == certain
+    assert sum(certain) > 3 and not all(certain)
+
+
+def test_a_forecast_without_history_or_outside_the_image_prompts_nothing():
+    forecaster = Forecaster(5)
+    for t, expected in enumerate([False, False, True]):
+        forecaster.observe(t * DT, box_at(100, 100), OFFSETS + np.float32([100, 100]))
+        forecast = forecaster.predict((t + 1) * DT, SIZE)
+        assert forecaster.trusts(forecast, SIZE) is expected
+    assert not forecaster.trusts(forecast, (90, 640))
+
+
 def test_a_jump_back_in_time_starts_a_new_history():
     forecaster = Forecaster(5)
     observe_line(forecaster, 8)

@@ -64,14 +64,37 @@ def test_a_tracked_target_is_prompted_once_its_motion_is_known(loaded, clip):
 
 
 @pytest.mark.parametrize("max_overlap", [0.0, 0.6, 0.8, 0.95, 1.0])
-def test_targets_are_prompted_that_leave_their_place(loaded, clip, max_overlap):
-    config = TrackerConfig(motion=MotionConfig(max_overlap=max_overlap))
-    _, results = follow(loaded, config, clip[:9])
+def test_key_points_are_given_for_targets_that_leave_their_place(loaded, clip, max_overlap):
+    motion = MotionConfig(dense=False, max_overlap=max_overlap)
+    _, results = follow(loaded, TrackerConfig(motion=motion), clip[:9])
     for before, after in zip(results[2:-1], results[3:], strict=True):
         box, forecast = before.targets[0].box, before.targets[0].motion_prompt
         last = np.float64([box.x, box.y, box.x + box.width, box.y + box.height])
         prompted = after.targets[0].injected_prompt is not None
         assert prompted == (box_iou(forecast.box, last) <= max_overlap)
+
+
+@pytest.mark.parametrize("max_overlap", [0.0, 1.0])
+def test_a_box_is_given_whether_the_target_moves_or_not(loaded, clip, max_overlap, decoded):
+    """Two corners, and with them the five key points of a target that moves enough."""
+    config = TrackerConfig(motion=MotionConfig(max_overlap=max_overlap))
+    _, results = follow(loaded, config, clip[:8])
+    assert injected(results) == [False] * 3 + [True] * 5
+    assert decoded[-5:] == [7 if max_overlap else 2] * 5 and not any(decoded[:-5])
+
+
+@pytest.fixture
+def decoded(loaded, monkeypatch) -> list[int]:
+    """How many points every decoded frame was prompted with."""
+    counts: list[int] = []
+    decode = loaded.model.decode
+
+    def counting(features, conditioned, points=None, mask_logits=None):
+        counts.append(0 if points is None else points.labels.shape[1])
+        return decode(features, conditioned, points, mask_logits)
+
+    monkeypatch.setattr(loaded.model, "decode", counting)
+    return counts
 
 
 def test_the_forecast_is_near_the_target(loaded, clip):
@@ -201,7 +224,7 @@ def moving(loaded, clip) -> tuple[MosamTracker, FrameResult]:
     return tracker, results[-1]
 
 
-def test_a_frame_with_a_low_predicted_iou_teaches_no_motion_and_prompts_nothing(loaded, clip):
+def test_a_frame_with_a_low_predicted_iou_teaches_no_motion(loaded, clip):
     tracker, _ = moving(loaded, clip)
     motion = replace(ALWAYS_PROMPTED.motion, reliable_iou=1.0)
     tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
@@ -210,8 +233,24 @@ def test_a_frame_with_a_low_predicted_iou_teaches_no_motion_and_prompts_nothing(
     assert only(tracker).forecaster.num_observations == 7
     after, later = tracker.track(clip[8].image), tracker.track(clip[9].image)
     assert [r.targets[0].state for r in (unsure, after, later)] == [TargetState.TRACKED] * 3
-    assert injected([unsure, after, later]) == [True, False, True]
+    assert injected([unsure, after, later]) == [True] * 3
     assert only(tracker).forecaster.num_observations == 9
+
+
+def test_a_forecast_prompts_until_it_has_become_too_uncertain(loaded, clip):
+    """No frame is reliable here, so that one forecast goes on and on."""
+    tracker, _ = moving(loaded, clip)
+    motion = replace(ALWAYS_PROMPTED.motion, reliable_iou=1.0)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    tracker._targets[1].forecaster._trend_calibration.squared_error[4:6] = 40.0
+    results = [tracker.track(clip[7].image) for _ in range(10)]
+    assert all(r.targets[0].state is TargetState.TRACKED for r in results)
+    forecasts = [r.targets[0].motion_prompt for r in results]
+    certain = [
+        f.uncertainty < 0.5 * max(f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in forecasts
+    ]
+    assert certain[0] and not certain[-1]
+    assert injected(results)[1:] == certain[:-1]
 
 
 @pytest.mark.parametrize(("share", "reliable"), [(0.4, False), (0.6, True)])
@@ -224,15 +263,18 @@ def test_a_mask_that_lost_half_its_usual_area_teaches_no_motion(loaded, clip, sh
     small = tracker.track(clip[7].image)
     assert small.targets[0].state is TargetState.TRACKED and small.targets[0].area == area
     assert only(tracker).forecaster.num_observations == 7 + reliable
-    assert injected([small, tracker.track(clip[8].image)]) == [True, reliable]
+    assert injected([small, tracker.track(clip[8].image)]) == [True, True]
 
 
 def test_a_target_that_stays_small_is_trusted_again(loaded, clip):
     """The usual area is the median of five masks: the third small one in a row makes it small."""
     tracker, last = moving(loaded, clip)
     only(tracker).areas.extend([5 * last.targets[0].area] * 5)
-    results = [tracker.track(frame.image) for frame in clip[7:12]]
-    assert injected(results) == [True, False, False, False, True]
+    results, reliable = [], []
+    for frame in clip[7:12]:
+        results.append(tracker.track(frame.image))
+        reliable.append(only(tracker).was_reliable)
+    assert reliable == [False, False, False, True, True]
     assert list(only(tracker).areas) == [r.targets[0].area for r in results]
 
 
@@ -242,15 +284,20 @@ def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip)
     motion = replace(ALWAYS_PROMPTED.motion, reliable_iou=1.0)
     tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
     tracker.refine(last.targets[0].target_id, Prompt.from_mask(clip[7].masks[0]))
-    results = [tracker.track(clip[7].image), tracker.track(clip[8].image)]
-    assert injected(results) == [False, True]
+    results = [tracker.track(clip[7].image)]
+    assert only(tracker).was_reliable
+    results.append(tracker.track(clip[8].image))
+    assert injected(results) == [False, True] and not only(tracker).was_reliable
 
 
 def test_a_mask_of_the_user_says_anew_how_large_the_target_is(loaded, clip):
     tracker, last = moving(loaded, clip)
     only(tracker).areas.extend([5 * last.targets[0].area] * 5)
     tracker.refine(last.targets[0].target_id, Prompt.from_mask(clip[7].masks[0]))
-    results = [tracker.track(frame.image) for frame in clip[7:10]]
+    results = []
+    for frame in clip[7:10]:
+        results.append(tracker.track(frame.image))
+        assert only(tracker).was_reliable
     assert injected(results) == [False, True, True]
 
 

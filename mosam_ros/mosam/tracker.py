@@ -83,16 +83,17 @@ class MotionConfig:
     """Motion-guided prompting (paper, section 3.2); its parts can be switched off one by one.
 
     Attributes:
-        sparse: prompt with the forecast key points.
+        sparse: prompt with the forecast key points, if the target moves.
         dense: prompt with the forecast box, from optical flow where it holds.
         num_key_points: 1, 5, 9, … (figure 4a).
         sparse_encoder: how key points go on: `linear`, or by the `trained` motion encoder.
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
-        reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
-        max_overlap: only targets are prompted whose forecast box overlaps less (IoU) with where
-            they were last seen. As the paper writes it, with 1, all are; but where a target hardly
-            moves a prompt says what the memory knows, and holds on to a mask that has gone wrong.
+        reliable_iou: frames with a lower predicted IoU teach no motion; forecasts go on from those
+            before.
+        max_overlap: key points are given for targets whose forecast box overlaps less (IoU) with
+            where they were last seen. As the paper writes it, with 1, for all; but where a target
+            hardly moves they say what the memory knows.
     """
 
     sparse: bool = True
@@ -238,12 +239,35 @@ class _Target:
     def is_hidden(self) -> bool:
         return self.presence.state is not TargetState.TRACKED
 
+    def trusted_forecast(self, image_size: tuple[int, int]) -> MotionPrompt | None:
+        """The forecast, if it is to be trusted and the target is in sight; the image is (height,
+        width).
+        """
+        if self.forecast is None or self.is_hidden or self.prompt is not None:
+            return None
+        return self.forecast if self.forecaster.trusts(self.forecast, image_size) else None
+
+
+@dataclass(frozen=True)
+class _Guide:
+    """A forecast to prompt a target with, and which parts of it are given."""
+
+    forecast: MotionPrompt
+    box: bool
+    key_points: bool
+
     @property
-    def trusted_forecast(self) -> MotionPrompt | None:
-        """The forecast, if it is to be trusted and the target is in sight."""
-        forecast = self.forecast
-        trusted = forecast is not None and forecast.valid and self.was_reliable
-        return forecast if trusted and not self.is_hidden and self.prompt is None else None
+    def labels(self) -> list[int]:
+        """Of the points that `coordinates` gives."""
+        points = [POSITIVE] * len(self.forecast.key_points)
+        return [BOX_FIRST, BOX_LAST] * self.box + points * self.key_points
+
+    def coordinates(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Box corners and key points (P, 2), cut to the image (height, width)."""
+        corners = self.forecast.box.reshape(2, 2) - np.array([[0.0], [1.0]], np.float32)
+        limit = np.array([size[1] - 1, size[0] - 1], np.float32)
+        parts = [corners] * self.box + [self.forecast.key_points] * self.key_points
+        return np.concatenate(parts).clip(0.0, limit)
 
 
 @dataclass(frozen=True)
@@ -578,7 +602,7 @@ class MosamTracker:
         pixels = torch.from_numpy(frame if frame.flags.writeable else frame.copy())
         features = self._model.encode_image(self._model.normalize(pixels[None]))
         clock.mark("encode")
-        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches()]
+        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches(size)]
         clock.mark("decode")
         groups = [self._remember(batch, p, features) for batch, p in decoded]
         clock.mark("memory")
@@ -589,7 +613,7 @@ class MosamTracker:
         results = self._results(groups, readout, prompts)
         return tuple(results[target_id] for target_id in self._targets)
 
-    def _batches(self) -> list[_Batch]:
+    def _batches(self, size: tuple[int, int]) -> list[_Batch]:
         """Targets that can share a batch: equal memories and the same kind of prompts.
 
         On the CPU a batch saves next to nothing, and its size changes the rounding: there every
@@ -599,8 +623,9 @@ class MosamTracker:
         batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
             recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
-            guide = self._guide(target)
-            kind = (recall and recall.layout, _prompt_kind(target.prompt), guide is not None)
+            guide = self._guide(target, size)
+            prompts = _prompt_kind(target.prompt), guide and (guide.box, guide.key_points)
+            kind = (recall and recall.layout, prompts)
             batch = batches.setdefault(kind if shared else target.target_id, _Batch([], [], []))
             batch.targets.append(target)
             if recall is not None:
@@ -609,12 +634,17 @@ class MosamTracker:
                 batch.guides.append(guide)
         return list(batches.values())
 
-    def _guide(self, target: _Target) -> MotionPrompt | None:
-        """The forecast to prompt a target with, if any."""
-        motion, forecast = self.config.motion, target.trusted_forecast
-        if forecast is None or not motion.prompts:
+    def _guide(self, target: _Target, size: tuple[int, int]) -> _Guide | None:
+        """What to prompt a target with, if anything: with its box, and with key points if it moves,
+        for where it does not they only repeat what is remembered.
+        """
+        motion = self.config.motion
+        forecast = target.trusted_forecast(size) if motion.prompts else None
+        if forecast is None:
             return None
-        return forecast if target.forecaster.overlap(forecast) <= motion.max_overlap else None
+        moves = target.forecaster.overlap(forecast) <= motion.max_overlap
+        guide = _Guide(forecast, motion.dense, motion.sparse and moves)
+        return guide if guide.box or guide.key_points else None
 
     def _decode(self, batch: _Batch, image: ImageFeatures, size: tuple[int, int]) -> Prediction:
         """Decode one batch: from its masks, its points, its memory, or memory and points."""
@@ -640,19 +670,12 @@ class MosamTracker:
     ) -> Prediction:
         """Find targets by their memory, with motion prompts where they are to be trusted."""
         if batch.guides:
-            points = self._motion_points(batch.guides, size)
+            rows = [guide.coordinates(size) for guide in batch.guides]
+            points = self._to_model(rows, [guide.labels for guide in batch.guides], size)
             candidates = self._model.decode(features, conditioned, points)
             return self._model.choose(candidates, points.labels.shape[1])
         candidates = self._model.decode(features, conditioned)
         return self._model.choose(candidates, 0, self._preference(batch, candidates, size))
-
-    def _motion_points(self, guides: list[MotionPrompt], size: tuple[int, int]) -> PointPrompts:
-        """Forecasts as prompts: box corners, then key points on the object."""
-        motion = self.config.motion
-        rows = [_prompt_points(guide, motion, size) for guide in guides]
-        labels = [BOX_FIRST, BOX_LAST] if motion.dense else []
-        labels += [POSITIVE] * motion.num_key_points if motion.sparse else []
-        return self._to_model(rows, [labels] * len(rows), size)
 
     def _preference(
         self, batch: _Batch, candidates: Candidates, size: tuple[int, int]
@@ -815,7 +838,7 @@ class MosamTracker:
                 frames_since_seen=target.presence.frames_since_tracked,
                 mask_logits=readout.mask_logits[row],
                 motion_prompt=forecasts[row],
-                injected_prompt=guides[index] if guides else None,
+                injected_prompt=guides[index].forecast if guides else None,
             )
             target.prompt = None
         return results
@@ -837,12 +860,12 @@ class _Batch:
     Attributes:
         targets: row by row.
         recalls: their memories; empty for targets that have none yet.
-        guides: the forecasts to prompt with; empty for targets without.
+        guides: what to prompt with; all give the same parts; empty for targets without.
     """
 
     targets: list[_Target]
     recalls: list[Recall]
-    guides: list[MotionPrompt]
+    guides: list[_Guide]
 
 
 def _shift_frames(bank: MemoryBank, frames: int) -> None:
@@ -956,18 +979,3 @@ def _centroid(geometry: MaskGeometry, row: int) -> tuple[float, float] | None:
         return None
     x, y = geometry.centroids[row].tolist()
     return x, y
-
-
-def _prompt_points(
-    forecast: MotionPrompt, motion: MotionConfig, size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Box corners and key points (P, 2) of a forecast, cut to the image, in the order of labels."""
-    parts = []
-    if motion.dense:
-        corners = forecast.box.reshape(2, 2).copy()
-        corners[1] -= 1.0
-        parts.append(corners)
-    if motion.sparse:
-        parts.append(forecast.key_points)
-    limit = np.array([size[1] - 1, size[0] - 1], np.float32)
-    return np.concatenate(parts).clip(0.0, limit)

@@ -113,10 +113,11 @@ _Said = partial(Setting, 0)
 
 _METHOD: Mapping[str, Setting] = {
     "motion.sparse": _Said(
-        "Prompt frames with the forecast key points (sparse motion, section 3.2.1 of the paper)."
+        "Prompt moving targets with the forecast key points (sparse motion, section 3.2.1 of the "
+        "paper)."
     ),
     "motion.dense": _Said(
-        "Prompt frames with the forecast box (dense motion, section 3.2.2 of the paper)."
+        "Prompt targets with the forecast box (dense motion, section 3.2.2 of the paper)."
     ),
     "motion.num_key_points": _Said(
         "Key points per target: 1, 5, 9, ... (figure 4a of the paper).", 1, 33, step=4
@@ -134,11 +135,14 @@ _METHOD: Mapping[str, Setting] = {
         "Frames between the two images of the flow (figure 4b of the paper).", 1, 30
     ),
     "motion.reliable_iou": _Said(
-        "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
+        "Frames with a lower predicted IoU teach no motion; the forecast goes on from those "
+        "before.",
+        0.0,
+        1.0,
     ),
     "motion.max_overlap": _Said(
-        "Only targets are prompted whose forecast box overlaps less (IoU) with their last one; "
-        "1: all, as the paper writes it.",
+        "Key points are given for targets whose forecast box overlaps less (IoU) with their last "
+        "one; 1: for all, as the paper writes it.",
         0.0,
         1.0,
     ),

@@ -40,6 +40,9 @@ GAP_FRAMES = 30
 PERSISTENCE = 0.9
 """While a target is hidden its speed is taken to fall by this factor per frame."""
 
+MAX_UNCERTAINTY = 0.5
+"""Of the target's longer side; a less certain forecast prompts nothing."""
+
 MIN_UNCERTAINTY = 1.0
 """Pixels; masks are not more exact than that."""
 
@@ -104,6 +107,18 @@ class Forecaster:
     def ready(self) -> bool:
         """Whether there is enough history for a forecast."""
         return self.num_observations >= MIN_OBSERVATIONS
+
+    def trusts(self, forecast: MotionPrompt, image_size: tuple[int, int]) -> bool:
+        """Whether a forecast of this target is good enough to prompt with. It may be older than a
+        `valid` one: its uncertainty counts.
+
+        Args:
+            forecast: as from `predict`.
+            image_size: (height, width).
+        """
+        x_min, y_min, x_max, y_max = forecast.box
+        certain = forecast.uncertainty < MAX_UNCERTAINTY * max(x_max - x_min, y_max - y_min)
+        return bool(self.ready and certain and _is_inside(forecast.key_points[0], image_size))
 
     def overlap(self, forecast: MotionPrompt) -> float:
         """IoU of a forecast's box with the box last observed."""
@@ -192,11 +207,10 @@ class Forecaster:
         velocity = self._velocity()
         position = self._position + velocity * ahead
         points = position[4:].reshape(-1, 2)
-        height, width = image_size
-        center_inside = 0 <= points[0, 0] < width and 0 <= points[0, 1] < height
+        near = frames < MAX_FRAMES_AHEAD and _is_inside(points[0], image_size)
         return MotionPrompt(
             time=time,
-            valid=bool(self.ready and frames < MAX_FRAMES_AHEAD and center_inside),
+            valid=self.ready and near,
             key_points=points.astype(np.float32),
             box=position[:4].astype(np.float32),
             velocity=velocity[4:6].astype(np.float32),
@@ -222,6 +236,10 @@ class Forecaster:
     def _one_frame_error(self) -> float:
         """Expected distance between the forecast and the true center after one frame, in pixels."""
         return MIN_UNCERTAINTY + float(np.sqrt(self._trend_calibration.squared_error[4:6].sum()))
+
+
+def _is_inside(point: NDArray[np.floating], image_size: tuple[int, int]) -> bool:
+    return bool(0 <= point[0] < image_size[1] and 0 <= point[1] < image_size[0])
 
 
 def _share(error: Vector, other_error: Vector, confidence: float = 1.0) -> Vector:
