@@ -37,7 +37,8 @@ class MotionPrompt:
         key_points: (K, 2) float32 x, y: the centroid, then the points up, down, left, right of it.
         box: (4,) float32 x_min, y_min, x_max, y_max, not cut to the image.
         velocity: (2,) float32, of the centroid, pixels per second.
-        uncertainty: expected error of the forecast centroid, pixels; grows while hidden.
+        uncertainty: expected error of the forecast centroid, pixels; grows while the target is
+            hidden, or seen only unsurely.
     """
 
     time: float

@@ -91,9 +91,9 @@ class MotionConfig:
         flow_interval: frames between the two images of the flow (figure 4b).
         reliable_iou: frames with a lower predicted IoU teach no motion; forecasts go on from those
             before.
-        max_overlap: key points are given for targets whose forecast box overlaps less (IoU) with
-            where they were last seen. As the paper writes it, with 1, for all; but where a target
-            hardly moves they say what the memory knows.
+        max_overlap: key points are given for targets whose valid forecast's box overlaps less (IoU)
+            with where they were last seen. As the paper writes it, with 1, for all; but where a
+            target hardly moves they say what the memory knows.
     """
 
     sparse: bool = True
@@ -245,7 +245,7 @@ class _Target:
         """
         if self.forecast is None or self.is_hidden or self.prompt is not None:
             return None
-        return self.forecast if self.forecaster.trusts(self.forecast, image_size) else None
+        return self.forecast if self.forecaster.may_prompt(self.forecast, image_size) else None
 
 
 @dataclass(frozen=True)
@@ -253,20 +253,20 @@ class _Guide:
     """A forecast to prompt a target with, and which parts of it are given."""
 
     forecast: MotionPrompt
-    box: bool
-    key_points: bool
+    with_box: bool
+    with_key_points: bool
 
     @property
     def labels(self) -> list[int]:
         """Of the points that `coordinates` gives."""
         points = [POSITIVE] * len(self.forecast.key_points)
-        return [BOX_FIRST, BOX_LAST] * self.box + points * self.key_points
+        return [BOX_FIRST, BOX_LAST] * self.with_box + points * self.with_key_points
 
     def coordinates(self, size: tuple[int, int]) -> NDArray[np.float32]:
         """Box corners and key points (P, 2), cut to the image (height, width)."""
         corners = self.forecast.box.reshape(2, 2) - np.array([[0.0], [1.0]], np.float32)
         limit = np.array([size[1] - 1, size[0] - 1], np.float32)
-        parts = [corners] * self.box + [self.forecast.key_points] * self.key_points
+        parts = [corners] * self.with_box + [self.forecast.key_points] * self.with_key_points
         return np.concatenate(parts).clip(0.0, limit)
 
 
@@ -624,7 +624,7 @@ class MosamTracker:
         for target in self._targets.values():
             recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
             guide = self._guide(target, size)
-            prompts = _prompt_kind(target.prompt), guide and (guide.box, guide.key_points)
+            prompts = _prompt_kind(target.prompt), guide and (guide.with_box, guide.with_key_points)
             kind = (recall and recall.layout, prompts)
             batch = batches.setdefault(kind if shared else target.target_id, _Batch([], [], []))
             batch.targets.append(target)
@@ -635,16 +635,16 @@ class MosamTracker:
         return list(batches.values())
 
     def _guide(self, target: _Target, size: tuple[int, int]) -> _Guide | None:
-        """What to prompt a target with, if anything: with its box, and with key points if it moves,
-        for where it does not they only repeat what is remembered.
+        """What to prompt a target with, if anything: with its box, and with key points if it has
+        just been seen to move, for where it does not they only repeat what is remembered.
         """
         motion = self.config.motion
         forecast = target.trusted_forecast(size) if motion.prompts else None
         if forecast is None:
             return None
-        moves = target.forecaster.overlap(forecast) <= motion.max_overlap
+        moves = forecast.valid and target.forecaster.overlap(forecast) <= motion.max_overlap
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)
-        return guide if guide.box or guide.key_points else None
+        return guide if guide.with_box or guide.with_key_points else None
 
     def _decode(self, batch: _Batch, image: ImageFeatures, size: tuple[int, int]) -> Prediction:
         """Decode one batch: from its masks, its points, its memory, or memory and points."""

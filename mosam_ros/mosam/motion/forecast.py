@@ -108,7 +108,7 @@ class Forecaster:
         """Whether there is enough history for a forecast."""
         return self.num_observations >= MIN_OBSERVATIONS
 
-    def trusts(self, forecast: MotionPrompt, image_size: tuple[int, int]) -> bool:
+    def may_prompt(self, forecast: MotionPrompt, image_size: tuple[int, int]) -> bool:
         """Whether a forecast of this target is good enough to prompt with. It may be older than a
         `valid` one: its uncertainty counts.
 
@@ -118,7 +118,9 @@ class Forecaster:
         """
         x_min, y_min, x_max, y_max = forecast.box
         certain = forecast.uncertainty < MAX_UNCERTAINTY * max(x_max - x_min, y_max - y_min)
-        return bool(self.ready and certain and _is_inside(forecast.key_points[0], image_size))
+        recent = self._frames_to(forecast.time) <= GAP_FRAMES
+        inside = _is_inside(forecast.key_points[0], image_size)
+        return bool(self.ready and recent and certain and inside)
 
     def overlap(self, forecast: MotionPrompt) -> float:
         """IoU of a forecast's box with the box last observed."""
@@ -192,6 +194,9 @@ class Forecaster:
     def predict(self, time: float, image_size: tuple[int, int]) -> MotionPrompt | None:
         """Where the target is expected; None before the first observation.
 
+        Its box moves on, but changes its size for one frame only: an edge that moves for itself has
+        come to that of something in front.
+
         It is valid with enough history, for the next frame or the one after, while its center is in
         the image.
 
@@ -201,11 +206,12 @@ class Forecaster:
         """
         if not self.num_observations:
             return None
-        elapsed = time - self._time
-        frames = max(1.0, elapsed / self._interval) if self._interval else 1.0
-        ahead = elapsed * (1 - PERSISTENCE**frames) / (1 - PERSISTENCE) / frames
+        frames = self._frames_to(time)
+        interval = (time - self._time) / frames
+        ahead = interval * (1 - PERSISTENCE**frames) / (1 - PERSISTENCE)
         velocity = self._velocity()
         position = self._position + velocity * ahead
+        position[:4] -= _growth(velocity[:4]) * (ahead - interval)
         points = position[4:].reshape(-1, 2)
         near = frames < MAX_FRAMES_AHEAD and _is_inside(points[0], image_size)
         return MotionPrompt(
@@ -216,6 +222,10 @@ class Forecaster:
             velocity=velocity[4:6].astype(np.float32),
             uncertainty=float(self._one_frame_error() * frames),
         )
+
+    def _frames_to(self, time: float) -> float:
+        """Frames from the last observation to a time, at least one."""
+        return max(1.0, (time - self._time) / self._interval) if self._interval else 1.0
 
     def _velocity(self) -> Vector:
         """The calibrated trend, blended with flow and encoder by their past errors; with the flow
@@ -236,6 +246,11 @@ class Forecaster:
     def _one_frame_error(self) -> float:
         """Expected distance between the forecast and the true center after one frame, in pixels."""
         return MIN_UNCERTAINTY + float(np.sqrt(self._trend_calibration.squared_error[4:6].sum()))
+
+
+def _growth(edges: Vector) -> Vector:
+    """The part of the velocity (4,) of a box's edges that does not move its center."""
+    return (edges - np.roll(edges, 2)) / 2
 
 
 def _is_inside(point: NDArray[np.floating], image_size: tuple[int, int]) -> bool:
