@@ -94,26 +94,6 @@ def test_a_forecast_outside_the_image_is_not_valid():
     assert not forecaster.predict(last + DT, (150, 640)).valid
 
 
-def test_a_forecast_prompts_while_it_is_certain_to_half_the_size_of_its_target():
-    forecaster = Forecaster(5)
-    last = observe_line(forecaster, 8)
-    forecasts = [forecaster.predict(last + n * DT, SIZE) for n in range(1, 30)]
-    limits = [0.5 * (f.box[2:] - f.box[:2]).max() for f in forecasts]
-    certain = [f.uncertainty < limit for f, limit in zip(forecasts, limits, strict=True)]
-    assert [forecaster.may_prompt(f, SIZE) for f in forecasts] == certain
-    assert sum(certain) > 3 and not all(certain)
-
-
-def test_after_a_pause_no_forecast_prompts_however_still_the_target_was():
-    forecaster = Forecaster(5)
-    box = np.array([100.0, 100.0, 400.0, 400.0])
-    for t in range(8):
-        forecaster.observe(t * DT, box, OFFSETS + np.float32([250, 250]))
-    early, late = (forecaster.predict(7 * DT + n * DT, SIZE) for n in (20, 40))
-    assert late.uncertainty < 0.5 * 300
-    assert forecaster.may_prompt(early, SIZE) and not forecaster.may_prompt(late, SIZE)
-
-
 def test_a_box_that_an_occluder_cuts_off_does_not_shrink_on_while_the_target_is_hidden():
     """Only its left edge moves, by 5 pixels a frame."""
     forecaster = Forecaster(5)
@@ -125,15 +105,6 @@ def test_a_box_that_an_occluder_cuts_off_does_not_shrink_on_while_the_target_is_
     assert 48 < widths[0] < 52
     np.testing.assert_allclose(widths, widths[0], atol=1e-3)
     assert boxes[0][2] < boxes[1][2] < boxes[2][2]
-
-
-def test_a_forecast_without_history_or_outside_the_image_prompts_nothing():
-    forecaster = Forecaster(5)
-    for t, expected in enumerate([False, False, True]):
-        forecaster.observe(t * DT, box_at(100, 100), OFFSETS + np.float32([100, 100]))
-        forecast = forecaster.predict((t + 1) * DT, SIZE)
-        assert forecaster.may_prompt(forecast, SIZE) is expected
-    assert not forecaster.may_prompt(forecast, (90, 640))
 
 
 def test_a_jump_back_in_time_starts_a_new_history():

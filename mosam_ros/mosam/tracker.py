@@ -89,11 +89,10 @@ class MotionConfig:
         sparse_encoder: how key points go on: `linear`, or by the `trained` motion encoder.
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
-        reliable_iou: frames with a lower predicted IoU teach no motion; forecasts go on from those
-            before.
-        max_overlap: key points are given for targets whose valid forecast's box overlaps less (IoU)
-            with where they were last seen. As the paper writes it, with 1, for all; but where a
-            target hardly moves they say what the memory knows.
+        reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
+        max_overlap: key points are given for targets whose forecast box overlaps less (IoU) with
+            where they were last seen. As the paper writes it, with 1, for all; but where a target
+            hardly moves they say what the memory knows.
     """
 
     sparse: bool = True
@@ -239,13 +238,12 @@ class _Target:
     def is_hidden(self) -> bool:
         return self.presence.state is not TargetState.TRACKED
 
-    def trusted_forecast(self, image_size: tuple[int, int]) -> MotionPrompt | None:
-        """The forecast, if it is to be trusted and the target is in sight; the image is (height,
-        width).
-        """
-        if self.forecast is None or self.is_hidden or self.prompt is not None:
-            return None
-        return self.forecast if self.forecaster.may_prompt(self.forecast, image_size) else None
+    @property
+    def trusted_forecast(self) -> MotionPrompt | None:
+        """The forecast, if it is to be trusted and the target is in sight."""
+        forecast = self.forecast
+        trusted = forecast is not None and forecast.valid and self.was_reliable
+        return forecast if trusted and not self.is_hidden and self.prompt is None else None
 
 
 @dataclass(frozen=True)
@@ -602,7 +600,7 @@ class MosamTracker:
         pixels = torch.from_numpy(frame if frame.flags.writeable else frame.copy())
         features = self._model.encode_image(self._model.normalize(pixels[None]))
         clock.mark("encode")
-        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches(size)]
+        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches()]
         clock.mark("decode")
         groups = [self._remember(batch, p, features) for batch, p in decoded]
         clock.mark("memory")
@@ -613,7 +611,7 @@ class MosamTracker:
         results = self._results(groups, readout, prompts)
         return tuple(results[target_id] for target_id in self._targets)
 
-    def _batches(self, size: tuple[int, int]) -> list[_Batch]:
+    def _batches(self) -> list[_Batch]:
         """Targets that can share a batch: equal memories and the same kind of prompts.
 
         On the CPU a batch saves next to nothing, and its size changes the rounding: there every
@@ -623,7 +621,7 @@ class MosamTracker:
         batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
             recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
-            guide = self._guide(target, size)
+            guide = self._guide(target)
             prompts = _prompt_kind(target.prompt), guide and (guide.with_box, guide.with_key_points)
             kind = (recall and recall.layout, prompts)
             batch = batches.setdefault(kind if shared else target.target_id, _Batch([], [], []))
@@ -634,15 +632,15 @@ class MosamTracker:
                 batch.guides.append(guide)
         return list(batches.values())
 
-    def _guide(self, target: _Target, size: tuple[int, int]) -> _Guide | None:
-        """What to prompt a target with, if anything: with its box, and with key points if it has
-        just been seen to move, for where it does not they only repeat what is remembered.
+    def _guide(self, target: _Target) -> _Guide | None:
+        """What to prompt a target with, if anything: with its box, and with key points if it moves,
+        for where it does not they only repeat what is remembered.
         """
         motion = self.config.motion
-        forecast = target.trusted_forecast(size) if motion.prompts else None
+        forecast = target.trusted_forecast if motion.prompts else None
         if forecast is None:
             return None
-        moves = forecast.valid and target.forecaster.overlap(forecast) <= motion.max_overlap
+        moves = target.forecaster.overlap(forecast) <= motion.max_overlap
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)
         return guide if guide.with_box or guide.with_key_points else None
 

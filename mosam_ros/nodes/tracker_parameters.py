@@ -135,10 +135,7 @@ _METHOD: Mapping[str, Setting] = {
         "Frames between the two images of the flow (figure 4b of the paper).", 1, 30
     ),
     "motion.reliable_iou": _Said(
-        "Frames with a lower predicted IoU teach no motion; the forecast goes on from those "
-        "before.",
-        0.0,
-        1.0,
+        "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
     ),
     "motion.max_overlap": _Said(
         "Key points are given for targets whose forecast box overlaps less (IoU) with their last "

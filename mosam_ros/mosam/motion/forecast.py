@@ -40,9 +40,6 @@ GAP_FRAMES = 30
 PERSISTENCE = 0.9
 """While a target is hidden its speed is taken to fall by this factor per frame."""
 
-MAX_UNCERTAINTY = 0.5
-"""Of the target's longer side; a less certain forecast prompts nothing."""
-
 MIN_UNCERTAINTY = 1.0
 """Pixels; masks are not more exact than that."""
 
@@ -107,20 +104,6 @@ class Forecaster:
     def ready(self) -> bool:
         """Whether there is enough history for a forecast."""
         return self.num_observations >= MIN_OBSERVATIONS
-
-    def may_prompt(self, forecast: MotionPrompt, image_size: tuple[int, int]) -> bool:
-        """Whether a forecast of this target is good enough to prompt with. It may be older than a
-        `valid` one: its uncertainty counts.
-
-        Args:
-            forecast: as from `predict`.
-            image_size: (height, width).
-        """
-        x_min, y_min, x_max, y_max = forecast.box
-        certain = forecast.uncertainty < MAX_UNCERTAINTY * max(x_max - x_min, y_max - y_min)
-        recent = self._frames_to(forecast.time) <= GAP_FRAMES
-        inside = _is_inside(forecast.key_points[0], image_size)
-        return bool(self.ready and recent and certain and inside)
 
     def overlap(self, forecast: MotionPrompt) -> float:
         """IoU of a forecast's box with the box last observed."""
@@ -213,10 +196,11 @@ class Forecaster:
         position = self._position + velocity * ahead
         position[:4] -= _growth(velocity[:4]) * (ahead - interval)
         points = position[4:].reshape(-1, 2)
-        near = frames < MAX_FRAMES_AHEAD and _is_inside(points[0], image_size)
+        height, width = image_size
+        center_inside = 0 <= points[0, 0] < width and 0 <= points[0, 1] < height
         return MotionPrompt(
             time=time,
-            valid=self.ready and near,
+            valid=bool(self.ready and frames < MAX_FRAMES_AHEAD and center_inside),
             key_points=points.astype(np.float32),
             box=position[:4].astype(np.float32),
             velocity=velocity[4:6].astype(np.float32),
@@ -251,10 +235,6 @@ class Forecaster:
 def _growth(edges: Vector) -> Vector:
     """The part of the velocity (4,) of a box's edges that does not move its center."""
     return (edges - np.roll(edges, 2)) / 2
-
-
-def _is_inside(point: NDArray[np.floating], image_size: tuple[int, int]) -> bool:
-    return bool(0 <= point[0] < image_size[1] and 0 <= point[1] < image_size[0])
 
 
 def _share(error: Vector, other_error: Vector, confidence: float = 1.0) -> Vector:
