@@ -14,7 +14,13 @@ from mosam_ros.mosam.motion.preference import forecast_preference
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.results import FrameResult, MotionPrompt, TargetState
 from mosam_ros.mosam.sam2_model import Candidates
-from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, MotionConfig, TrackerConfig
+from mosam_ros.mosam.tracker import (
+    MemoryConfig,
+    MosamTracker,
+    MotionConfig,
+    TrackerConfig,
+    _Guide,
+)
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
@@ -81,6 +87,17 @@ def test_a_box_is_given_whether_the_target_moves_or_not(loaded, clip, max_overla
     _, results = follow(loaded, config, clip[:8])
     assert injected(results) == [False] * 3 + [True] * 5
     assert decoded[-5:] == [7 if max_overlap else 2] * 5 and not any(decoded[:-5])
+
+
+def test_a_prompt_is_cut_to_the_image():
+    points = np.float32([[-5, 70], [30, 90]])
+    forecast = MotionPrompt(0.0, True, points, np.float32([-8, 60, 40, 130]), np.zeros(2), 1.0)
+    both = _Guide(forecast, with_box=True, with_key_points=True)
+    cut = [[0, 60], [39, 99], [0, 70], [30, 90]]
+    np.testing.assert_array_equal(both.coordinates((100, 200)), cut)
+    assert len(both.labels) == 4
+    only_points = _Guide(forecast, with_box=False, with_key_points=True)
+    np.testing.assert_array_equal(only_points.coordinates((100, 200)), cut[2:])
 
 
 @pytest.fixture
