@@ -20,7 +20,8 @@ from mosam_ros.synthetic import (
     SyntheticScene,
     scene,
 )
-from mosam_ros.synthetic.textures import random_compound, random_wire
+from mosam_ros.synthetic.pieces import SHARES, random_pieces
+from mosam_ros.synthetic.textures import random_compound, random_leaves, random_wire
 
 SMALL = SceneConfig(height=96, width=128, num_frames=30, num_objects=3)
 
@@ -113,6 +114,109 @@ def test_a_share_of_the_objects_is_of_a_kind_and_none_unless_asked_for(kind, mon
         assert low <= len(made) <= high, share
 
 
+def test_a_leafy_backdrop_is_full_of_sharp_edges():
+    """More of its pixels differ much from their neighbors than in the smooth one."""
+
+    def edges(leaves: int) -> float:
+        shares = []
+        for seed in range(8):
+            config = replace(SMALL, leaves=leaves, noise=0.0, blur=0.0, light_change=0.0)
+            gray = cv2.cvtColor(SyntheticScene(seed, config).frame(0).image, cv2.COLOR_RGB2GRAY)
+            shares.append((np.abs(np.diff(gray.astype(int), axis=1)) > 12).mean())
+        return float(np.mean(shares))
+
+    assert edges(300) > 2 * edges(0)
+
+
+@pytest.mark.parametrize("count", [1, 50, 1000])
+def test_leaves_are_the_same_for_the_same_seed(count):
+    surfaces = [random_leaves(np.random.default_rng(4), 96, count) for _ in range(2)]
+    assert surfaces[0].shape == (96, 96, 3) and surfaces[0].dtype == np.uint8
+    np.testing.assert_array_equal(*surfaces)
+
+
+@pytest.mark.parametrize("leaves", [0, 30, 1000])
+def test_pieces_of_a_picture_are_of_a_size_and_do_not_overlap(leaves):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        picture = (
+            random_leaves(rng, 128, leaves) if leaves else np.full((128, 128, 3), 90, np.uint8)
+        )
+        pieces = random_pieces(rng, picture, 3)
+        assert pieces and all(p.shape == (128, 128) and p.dtype == bool for p in pieces)
+        assert np.sum(pieces, axis=0).max() == 1
+        assert all(SHARES[0] < p.mean() < SHARES[1] for p in pieces)
+
+
+def test_some_pieces_end_where_the_color_changes_and_some_anywhere():
+    """On a picture of two halves: those that end there cover hardly any of the other half."""
+    picture = np.full((128, 128, 3), 60, np.uint8)
+    picture[:, 64:] = 200
+    one_sided = []
+    for seed in range(40):
+        for piece in random_pieces(np.random.default_rng(seed), picture, 2):
+            sides = piece[:, :64].mean(), piece[:, 64:].mean()
+            one_sided.append(min(sides) < 0.05 * max(sides))
+    assert 0.3 < np.mean(one_sided) < 0.95
+
+
+PIECES = replace(SMALL, leaves=60, num_pieces=3, camera_motion=0.02)
+
+
+def test_pieces_of_the_background_move_with_it():
+    """Without anything before them, the flow carries them to where they are next."""
+    config = replace(PIECES, num_objects=1, size=(0.02, 0.03))
+    overlaps, still = [], []
+    for seed in range(6):
+        synthetic = SyntheticScene(seed, config)
+        for t in (3, 12):
+            before, after = synthetic.frame(t).masks[1:], synthetic.frame(t + 6).masks[1:]
+            shift = sum(synthetic.flow(t + i).reshape(-1, 2).mean(0) for i in range(6))
+            move = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+            for mask, truth in zip(before, after, strict=True):
+                moved = cv2.warpAffine(mask.astype(np.float32), move, (128, 96)) > 0.5
+                overlaps.append(mask_iou(moved, truth))
+                still.append(mask_iou(mask, truth))
+    assert np.nanmean(overlaps) > 0.85 > 0.8 > np.nanmean(still)
+
+
+def test_objects_and_panels_cover_pieces_of_the_background():
+    """A covered pixel belongs to one object only, and the piece is said to be less visible."""
+    config = replace(PIECES, num_objects=3, camera_motion=0.0, passing_panels=2)
+    least = 1.0
+    for seed in range(6):
+        synthetic = SyntheticScene(seed, config)
+        frames = [synthetic.frame(t) for t in range(0, 30, 3)]
+        assert all(f.masks.sum(0).max() <= 1 for f in frames)
+        assert all(f.masks.shape[0] == len(f.visibility) for f in frames)
+        least = min(least, *(float(f.visibility[3:].min()) for f in frames))
+    assert least < 0.3
+
+
+def test_pieces_change_nothing_else_of_a_scene():
+    plain, cut = (SyntheticScene(5, replace(PIECES, num_pieces=n)).frame(8) for n in (0, 3))
+    np.testing.assert_array_equal(plain.image, cut.image)
+    np.testing.assert_array_equal(plain.masks, cut.masks[: len(plain.masks)])
+    assert len(plain.masks) == 3 and len(cut.masks) == 6
+
+
+def test_a_camouflaged_object_has_the_surface_of_the_backdrop():
+    """Without camouflage its mean color is far from the backdrop's more often."""
+
+    def contrast(share: float) -> float:
+        differences = []
+        for seed in range(30):
+            kinds = ObjectKinds(camouflaged=share)
+            config = replace(SMALL, kinds=kinds, num_objects=1, num_lookalikes=0)
+            frame = SyntheticScene(seed, config).frame(0)
+            inside = frame.masks[TARGET]
+            means = (frame.image[where].mean(0) for where in (inside, ~inside))
+            differences.append(np.abs(np.subtract(*means)).mean())
+        return float(np.mean(differences))
+
+    assert contrast(1.0) < 0.6 * contrast(0.0)
+
+
 def test_a_translucent_object_shows_what_is_behind_it():
     config = replace(SMALL, num_objects=1, num_lookalikes=0, camera_motion=0.0, noise=0.0, blur=0.0)
     solid, behind = [], []
@@ -129,6 +233,28 @@ def test_a_translucent_object_shows_what_is_behind_it():
     assert np.mean(solid) > 10 * np.mean(behind)
 
 
+def test_a_turning_object_changes_its_width_and_its_levels_move_apart():
+    """Of the mask's upper and lower half the centers move against each other."""
+
+    def changes(share: float) -> tuple[float, float]:
+        config = replace(SMALL, num_objects=1, num_lookalikes=0, spin=0.0, scale_change=0.0)
+        config = replace(config, deformation=0.0, kinds=ObjectKinds(turning=share))
+        widths, leans = [], []
+        for seed in range(10):
+            synthetic = SyntheticScene(seed, config)
+            masks = [synthetic.frame(t).masks[TARGET] for t in range(0, 30, 4)]
+            rows, columns = zip(*(np.nonzero(m) for m in masks), strict=True)
+            width = [c.std() for c in columns]
+            uppers = [r < np.median(r) for r in rows]
+            lean = [c[u].mean() - c[~u].mean() for c, u in zip(columns, uppers, strict=True)]
+            widths.append(np.std(width) / np.mean(width))
+            leans.append(np.std(lean) / np.mean(width))
+        return float(np.mean(widths)), float(np.mean(leans))
+
+    still, turning = changes(0.0), changes(1.0)
+    assert turning[0] > 3 * still[0] and turning[1] > 3 * still[1]
+
+
 def test_objects_stand_still_during_the_lead_in():
     config = SceneConfig(lead_in=10, num_frames=30, camera_motion=0.0, speed=0.02)
     scene = SyntheticScene(3, config)
@@ -137,11 +263,11 @@ def test_objects_stand_still_during_the_lead_in():
     assert mask_iou(first, scene.frame(25).masks[TARGET]) < 0.9
 
 
+@pytest.mark.parametrize("turning", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["easy", "fast", "deforming"])
-def test_flow_carries_the_image_and_the_mask_to_the_next_frame(name):
-    config = SCENARIOS[name].__class__(
-        **{**SCENARIOS[name].__dict__, "noise": 0.0, "light_change": 0.0, "blur": 0.0}
-    )
+def test_flow_carries_the_image_and_the_mask_to_the_next_frame(name, turning):
+    kinds = ObjectKinds(turning=turning)
+    config = replace(SCENARIOS[name], noise=0.0, light_change=0.0, blur=0.0, kinds=kinds)
     scene = SyntheticScene(11, config)
     now, following = scene.frame(5), scene.frame(6)
     flow = scene.flow(5)

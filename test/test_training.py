@@ -303,6 +303,43 @@ def test_a_stage_says_what_share_of_its_objects_is_hard_to_make_out(monkeypatch)
     assert seen == {kinds}
 
 
+def test_a_stage_says_in_what_share_of_its_clips_pieces_of_the_background_are_targets(monkeypatch):
+    seen = []
+
+    class SeenScene(SyntheticScene):
+        def __init__(self, seed: int, config: SceneConfig) -> None:
+            seen.append(config.num_pieces)
+            super().__init__(seed, config)
+
+    monkeypatch.setattr(data, "SyntheticScene", SeenScene)
+    for rate, low, high in ((0.0, 0.0, 0.0), (0.5, 0.2, 0.8), (1.0, 1.0, 1.0)):
+        seen.clear()
+        stage = Stage("stage", 64, 2, 1, 2, 1, 1e-3, piece_rate=rate)
+        for seed in range(40):
+            make_clip(seed, stage.clips)
+        share = np.mean([pieces > 0 for pieces in seen])
+        assert low <= share <= high
+
+
+def test_pieces_of_the_background_are_among_the_targets(monkeypatch):
+    """And so are the objects before it, where there are any."""
+    chosen = []
+    choose = data._choose_targets
+
+    def seen_choice(*arguments, **options):
+        targets = choose(*arguments, **options)
+        if targets is not None:
+            pieces = len(arguments[1]) - 3
+            chosen.extend(targets >= pieces)
+        return targets
+
+    monkeypatch.setattr(data, "_choose_targets", seen_choice)
+    stage = Stage("stage", 96, 2, 1, 2, 1, 1e-3, piece_rate=1.0)
+    for seed in range(20):
+        make_clip(seed, stage.clips)
+    assert 0.3 < np.mean(chosen) < 0.95
+
+
 def speed_of(clip: tuple[np.ndarray, np.ndarray]) -> float:
     """Pixels per frame that the first target's center moves, where it is in sight."""
     centers = [np.argwhere(mask).mean(0) for mask in clip[1][0] if mask.any()]

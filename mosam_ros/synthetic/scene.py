@@ -12,9 +12,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from mosam_ros.synthetic.pieces import random_pieces
 from mosam_ros.synthetic.textures import (
     random_background,
     random_compound,
+    random_leaves,
     random_outline,
     random_texture,
     random_wire,
@@ -32,23 +34,32 @@ TARGET = 0
 VISIBLE_PIXELS = 20
 """An object with fewer visible pixels does not count as visible; one with none is hidden."""
 
+_BACKGROUND, _OCCLUDER = -1, -2
+"""What a pixel shows that shows no object."""
+
 FIRST_HELD_OUT_SEED = 1_000_000_000
 """Scenes with seeds from here on are never trained on: for validation, tests, demo, benchmarks."""
 
 
 @dataclass(frozen=True)
 class ObjectKinds:
-    """What share of the objects, 0..1, is not opaque and of one piece.
+    """What share of the objects, 0..1, is hard to make out.
 
     Attributes:
         compound: made of parts with surfaces of their own.
         wiry: of the others, made of strokes, thick and thin.
+        camouflaged: of those that are not compound, and of the panels before them, with a surface
+            cut from the backdrop.
         translucent: of all, letting what is behind them show through, as a reflection in glass.
+        turning: of all, turning about their upright axis: they get narrower and wider, and what is
+            in front moves to the side against what is behind.
     """
 
     compound: float = 0.0
     wiry: float = 0.0
+    camouflaged: float = 0.0
     translucent: float = 0.0
+    turning: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,10 @@ class SceneConfig:
         passing_panels: how many large panels cross the image somewhere and hide what they pass.
         hidden_frames: shortest and longest time that the target is hidden or away.
         clutter: shapes painted on the background.
+        leaves: sharp shapes of all sizes that the background and half of the other surfaces are of
+            instead, if there are any.
+        num_pieces: at most so many pieces of the background count as objects after the others: they
+            move as it does and only the first mask says where they end.
         blur: largest sigma of the blur in pixels at 256 px.
         light_change: amplitude of the slow brightness change, as a fraction.
         noise: largest standard deviation of the sensor noise in gray levels.
@@ -97,6 +112,8 @@ class SceneConfig:
     passing_panels: int = 0
     hidden_frames: tuple[int, int] = (6, 12)
     clutter: int = 8
+    leaves: int = 0
+    num_pieces: int = 0
     blur: float = 0.8
     light_change: float = 0.15
     noise: float = 6.0
@@ -135,9 +152,9 @@ class SceneFrame:
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
-        masks: (num_objects, height, width) bool, the visible pixels of each object; row 0 is the
-            target.
-        visibility: (num_objects,) float32, visible pixels over the pixels of the whole object,
+        masks: (N, height, width) bool, the visible pixels of each object and then of each piece of
+            the background; row 0 is the target.
+        visibility: (N,) float32, visible pixels over the pixels of the whole object,
             parts outside the image included; 0 is hidden.
     """
 
@@ -185,6 +202,18 @@ class _Wave:
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """What turning about the upright axis does to a sprite: `log_width` narrows and widens it, and
+    `shift` moves its levels, waves of `frequency` along its height, to the side.
+    """
+
+    log_width: _Wave
+    shift: _Wave
+    frequency: float
+    phase: float
+
+
+@dataclass(frozen=True)
 class _Layer:
     """One moving, bending sprite. `diameter` is in pixels, `track` in fractions of the image."""
 
@@ -198,6 +227,12 @@ class _Layer:
     bend: _Wave
     bend_frequency: float
     opacity: float = 1.0
+    turn: _Turn | None = None
+
+    @property
+    def margin(self) -> float:
+        """Side of the square around the sprite that it can reach into, its own being 1."""
+        return 1.2 + (4 * self.turn.shift.amplitude if self.turn else 0.0)
 
     def affine(self, t: float, image_size: tuple[int, int]) -> np.ndarray:
         """(2, 3) map from sprite coordinates (-0.5..0.5) to image pixels at time t."""
@@ -207,13 +242,18 @@ class _Layer:
         angle = self.angle(t)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = rotation @ np.diag(self.stretch) * scale
+        if self.turn:
+            matrix[:, 0] *= np.exp(self.turn.log_width(t))
         return np.hstack([matrix, center[:, None]]).astype(np.float32)
 
     def displacement(self, v: np.ndarray, t: float) -> np.ndarray:
         """Bending at sprite coordinates v (..., 2): the offset to the surface point shown there."""
         amplitude = np.float32(self.bend(t))
-        wave = np.sin(np.float32(self.bend_frequency) * v[..., ::-1])
-        return amplitude * wave
+        offset = amplitude * np.sin(np.float32(self.bend_frequency) * v[..., ::-1])
+        if self.turn:
+            level = np.float32(self.turn.frequency) * v[..., 1] + np.float32(self.turn.phase)
+            offset[..., 0] += np.float32(self.turn.shift(t)) * np.sin(level)
+        return offset
 
     def surface_points(self, pixels: np.ndarray, t: float, image_size: tuple[int, int]):
         """Surface coordinates (..., 2) seen at image pixels (..., 2) at time t."""
@@ -263,10 +303,11 @@ class SyntheticScene:
         occluders = self._make_occluders(rng, objects[TARGET]) + self._make_panels(rng)
         order = rng.permutation(len(objects))
         self._objects = objects
-        self._layers = [(int(i), objects[i]) for i in order] + [(-1, o) for o in occluders]
+        self._layers = [(int(i), objects[i]) for i in order] + [(_OCCLUDER, o) for o in occluders]
         self._light = _Wave(config.light_change, rng.uniform(0.05, 0.3), rng.uniform(0, 6))
         self._blur = rng.uniform(0, config.blur) * self._short_side / 256
         self._noise = rng.uniform(0, config.noise)
+        self._pieces = random_pieces(rng, self._background, config.num_pieces)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -280,9 +321,21 @@ class SyntheticScene:
         """Render frame `t` (0 … num_frames - 1)."""
         image, owner, areas = self._composite(t)
         masks = np.stack([owner == i for i in range(len(self._objects))])
+        if self._pieces:
+            pieces, piece_areas = self._show_pieces(t)
+            masks = np.concatenate([masks, pieces & (owner == _BACKGROUND)])
+            areas = np.concatenate([areas, piece_areas])
         visible = masks.reshape(len(masks), -1).sum(1)
         visibility = (visible / np.maximum(areas, 1.0)).clip(0, 1).astype(np.float32)
         return SceneFrame(self._expose(image, t), masks, visibility)
+
+    def _show_pieces(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pieces of the background are, covered or not, and their whole areas."""
+        affine = self._camera_affine(t)
+        size = self.image_size[::-1]
+        shown = [cv2.warpAffine(p.astype(np.float32), affine, size) > 0.5 for p in self._pieces]
+        areas = [p.sum() * np.linalg.det(affine[:, :2]) for p in self._pieces]
+        return np.stack(shown), np.array(areas)
 
     def flow(self, t: int) -> np.ndarray:
         """Dense optical flow from frame t to t + 1: (height, width, 2) float32, pixels (dx, dy).
@@ -325,7 +378,7 @@ class SyntheticScene:
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT_101,
         )
-        owner = np.full((height, width), -1, np.int8)
+        owner = np.full((height, width), _BACKGROUND, np.int8)
         areas = np.zeros(len(self._objects))
         parts = []
         for index, layer in self._layers:
@@ -333,7 +386,7 @@ class SyntheticScene:
             if index >= 0:
                 texels = SPRITE_SIZE**2
                 areas[index] = abs(np.linalg.det(affine[:, :2])) * (layer.alpha.sum() / texels)
-            region = self._region(affine)
+            region = self._region(affine, layer.margin)
             if region is None:
                 continue
             surface = layer.surface_points(self._pixel_grid[region], t, self.image_size)
@@ -350,10 +403,10 @@ class SyntheticScene:
             parts.append((layer, region, alpha))
         return image, owner, areas, parts
 
-    def _region(self, affine: np.ndarray) -> tuple[slice, slice] | None:
+    def _region(self, affine: np.ndarray, margin: float) -> tuple[slice, slice] | None:
         """Rows and columns of the image that a sprite can touch, or None where it is outside."""
         height, width = self.image_size
-        half = 0.5 * np.abs(affine[:, :2]).sum(1) * 1.2
+        half = 0.5 * np.abs(affine[:, :2]).sum(1) * margin
         left, top = np.floor(affine[:, 2] - half).astype(int)
         right, bottom = np.ceil(affine[:, 2] + half).astype(int) + 1
         left, top = max(left, 0), max(top, 0)
@@ -375,9 +428,11 @@ class SyntheticScene:
         return cv2.add(image, grain, dtype=cv2.CV_8U)
 
     def _make_background(self, rng: np.random.Generator) -> np.ndarray:
+        extent = int(max(self.image_size) * 1.3)
+        if self.config.leaves:
+            return random_leaves(rng, extent, self.config.leaves)
         side = int(self._short_side * 0.75)
         image = random_background(rng, side, self.config.clutter)
-        extent = int(max(self.image_size) * 1.3)
         return cv2.resize(image, (extent, extent), interpolation=cv2.INTER_CUBIC)
 
     def _make_surface(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -388,7 +443,19 @@ class SyntheticScene:
         return self._make_texture(rng), outline(rng, SPRITE_SIZE)
 
     def _make_texture(self, rng: np.random.Generator) -> np.ndarray:
+        if _happens(rng, self.config.kinds.camouflaged):
+            return self._cut_texture(rng)
+        leaves = self.config.leaves
+        if leaves and rng.random() < 0.5:
+            return random_leaves(rng, SPRITE_SIZE, max(8, leaves // 6))
         return random_texture(rng, SPRITE_SIZE)
+
+    def _cut_texture(self, rng: np.random.Generator) -> np.ndarray:
+        """A piece of the backdrop."""
+        side = min(SPRITE_SIZE, len(self._background))
+        left, top = rng.integers(0, len(self._background) - side + 1, 2)
+        piece = self._background[top : top + side, left : left + side]
+        return cv2.resize(piece, (SPRITE_SIZE, SPRITE_SIZE))
 
     def _camera_affine(self, t: float) -> np.ndarray:
         height, width = self.image_size
@@ -476,6 +543,17 @@ class SyntheticScene:
             bend=_Wave(config.deformation / 2, rng.uniform(0.1, 0.5), rng.uniform(0, 6), lead_in),
             bend_frequency=float(rng.uniform(4, 7)),
             opacity=rng.uniform(*OPACITIES) if _happens(rng, config.kinds.translucent) else 1.0,
+            turn=self._make_turn(rng) if _happens(rng, config.kinds.turning) else None,
+        )
+
+    def _make_turn(self, rng: np.random.Generator) -> _Turn:
+        speed = rng.uniform(0.04, 0.3)
+        lead_in = self.config.lead_in
+        return _Turn(
+            log_width=_Wave(rng.uniform(0.05, 0.35), speed, rng.uniform(0, 6), lead_in),
+            shift=_Wave(rng.uniform(0.03, 0.18), speed, rng.uniform(0, 6), lead_in),
+            frequency=float(rng.uniform(3, 8)),
+            phase=float(rng.uniform(0, 6)),
         )
 
     def _windows(self, rng: np.random.Generator, count: int) -> list[tuple[float, float]]:

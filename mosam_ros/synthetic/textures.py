@@ -89,6 +89,52 @@ def random_background(rng: np.random.Generator, size: int, clutter: int) -> np.n
     return image
 
 
+def random_leaves(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """A surface of `count` sharp shapes, many small and few large, that lie on one another like
+    dead leaves: as full of edges of all lengths as a photograph is.
+    """
+    palette = np.stack([random_color(rng) for _ in range(int(rng.integers(2, 7)))])
+    gray = palette.mean(1, keepdims=True)
+    palette = gray + rng.uniform(0, 0.9) * (palette - gray)
+    image = np.full((size, size, 3), palette[0].astype(np.uint8))
+    radii = np.minimum(size * rng.uniform(0.008, 0.03) * rng.random(count) ** -0.6, 0.4 * size)
+    turn, upright = rng.uniform(0, np.pi), rng.random() < 0.5
+    spread = rng.uniform(5, 40)
+    for radius in np.sort(radii)[::-1]:
+        angle = turn + (rng.integers(2) * np.pi / 2 if upright else rng.uniform(0, np.pi))
+        color = palette[int(rng.integers(len(palette)))] + rng.normal(0, spread)
+        _draw_leaf(rng, image, radius, angle, color.clip(0, 255).tolist())
+    return _shade(rng, image)
+
+
+def _draw_leaf(
+    rng: np.random.Generator, image: np.ndarray, radius: float, angle: float, color: list[float]
+) -> None:
+    """An ellipse, a bar, a stroke or a frame of the given radius in pixels somewhere."""
+    center = tuple(rng.uniform(0, len(image), 2))
+    length, width = radius, radius * rng.uniform(0.15, 1.0)
+    kind = ("ellipse", "stroke", "frame", "bar")[rng.integers(4)]
+    if kind == "ellipse":
+        axes = (max(1, int(length)), max(1, int(width)))
+        place = (int(center[0]), int(center[1]))
+        cv2.ellipse(image, place, axes, np.degrees(angle), 0, 360, color, -1, cv2.LINE_AA)
+        return
+    if kind == "stroke":
+        length, width = 1.5 * radius, max(1.0, 0.06 * radius)
+    box = cv2.boxPoints((center, (2 * length, 2 * width), float(np.degrees(angle))))
+    if kind == "frame":
+        thickness = max(1, int(0.12 * radius))
+        cv2.polylines(image, [box.astype(np.int32)], True, color, thickness, cv2.LINE_AA)
+    else:
+        cv2.fillConvexPoly(image, box.astype(np.int32), color, cv2.LINE_AA)
+
+
+def _shade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Uneven light over a surface."""
+    light = smooth_noise(rng, len(image), 2, 3)[..., None] - 0.5
+    return np.clip(image * (1 + rng.uniform(0, 0.8) * light), 0, 255).astype(np.uint8)
+
+
 def random_outline(rng: np.random.Generator, size: int) -> np.ndarray:
     """A random object outline as an alpha map (size, size): blob, polygon, parts, ring or bar."""
     canvas = np.zeros((size, size), np.uint8)

@@ -61,6 +61,7 @@ class Stage:
             learned from memories that have drifted as they do in long streams.
         even_speed: objects are no faster where frames of the scene are skipped.
         kinds: what share of the objects is hard to make out.
+        piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Stage:
     burn_in: int = 0
     even_speed: bool = False
     kinds: ObjectKinds = ObjectKinds()
+    piece_rate: float = 0.0
 
     @property
     def clips(self) -> ClipConfig:
@@ -90,6 +92,7 @@ class Stage:
             self.part_rate,
             self.even_speed,
             self.kinds,
+            self.piece_rate,
         )
 
 
@@ -163,6 +166,40 @@ SCHEDULE = (
         burn_in=5,
         even_speed=True,
         kinds=ObjectKinds(compound=0.1, wiry=0.25, translucent=0.25),
+    ),
+    Stage(
+        "pieces",
+        size=256,
+        clip_length=10,
+        num_clips=2,
+        num_targets=3,
+        steps=800,
+        learning_rate=2e-4,
+        hide_rate=0.55,
+        part_rate=0.35,
+        long_memory=True,
+        burn_in=3,
+        even_speed=True,
+        kinds=ObjectKinds(compound=0.1, wiry=0.2, camouflaged=0.2, translucent=0.15),
+        piece_rate=0.5,
+    ),
+    Stage(
+        "turning",
+        size=256,
+        clip_length=10,
+        num_clips=2,
+        num_targets=3,
+        steps=600,
+        learning_rate=2e-4,
+        hide_rate=0.6,
+        part_rate=0.3,
+        long_memory=True,
+        burn_in=3,
+        even_speed=True,
+        kinds=ObjectKinds(
+            compound=0.35, wiry=0.15, camouflaged=0.15, translucent=0.15, turning=0.4
+        ),
+        piece_rate=0.35,
     ),
 )
 

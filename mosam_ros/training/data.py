@@ -51,6 +51,7 @@ class ClipConfig:
         part_rate: share of clips in which half of the target is hidden for some frames.
         even_speed: objects are no faster where frames of the scene are skipped.
         kinds: what share of the objects is hard to make out.
+        piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
     """
 
     size: int
@@ -60,6 +61,7 @@ class ClipConfig:
     part_rate: float = PART_RATE
     even_speed: bool = False
     kinds: ObjectKinds = ObjectKinds()
+    piece_rate: float = 0.0
 
 
 def random_scene_config(
@@ -106,6 +108,7 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
     """
     rng = np.random.default_rng([seed, 99])
     stride = int(rng.integers(1, 4)) if config.length > 2 else int(rng.integers(4, 12))
+    in_pieces = config.piece_rate > 0 and rng.random() < config.piece_rate
     scene_length = config.length * stride + 2
     if config.hide_rate <= HIDE_RATE:
         scene_length = max(16, scene_length + 2)
@@ -115,10 +118,14 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
         )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
         scene_config = replace(scene_config, speed=speed, kinds=config.kinds)
+        if in_pieces:
+            scene_config = _cluttered(rng, scene_config)
         scene = SyntheticScene(seed * 20 + attempt, scene_config)
         first = int(rng.integers(0, scene_length - config.length * stride + 1))
         start = scene.frame(first)
-        targets = _choose_targets(rng, start.masks, start.visibility, config.num_targets)
+        targets = _choose_targets(
+            rng, start.masks, start.visibility, config.num_targets, with_target=not in_pieces
+        )
         if targets is not None:
             break
     else:
@@ -129,12 +136,35 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
     return _augment(rng, frames, masks)
 
 
+def _cluttered(rng: np.random.Generator, config: SceneConfig) -> SceneConfig:
+    """The scene with few objects before a background, mostly full of edges, pieces of which are
+    targets.
+    """
+    return replace(
+        config,
+        num_objects=int(rng.integers(1, 4)),
+        num_lookalikes=0,
+        passing_panels=int(rng.random() < 0.4),
+        camera_motion=float(rng.uniform(0, 0.012)) if rng.random() < 0.7 else 0.0,
+        leaves=int(10 ** rng.uniform(1.3, 3.1)) if rng.random() < 0.75 else 0,
+        num_pieces=3,
+    )
+
+
 def _choose_targets(
-    rng: np.random.Generator, masks: np.ndarray, visibility: np.ndarray, count: int
+    rng: np.random.Generator,
+    masks: np.ndarray,
+    visibility: np.ndarray,
+    count: int,
+    with_target: bool = True,
 ) -> np.ndarray | None:
-    """`count` objects that can be clicked in this frame, the scene's target among them."""
+    """`count` objects that can be clicked in this frame, by default the scene's target among
+    them.
+    """
     large_enough = masks.reshape(len(masks), -1).mean(1) > 0.003
     usable = np.flatnonzero(large_enough & (visibility > 0.4))
+    if not with_target:
+        return rng.permutation(usable)[:count] if len(usable) >= count else None
     others = usable[usable != TARGET]
     if TARGET not in usable or len(others) < count - 1:
         return None
