@@ -151,6 +151,28 @@ def test_frames_without_the_target_take_no_free_slots_where_the_newest_are_kept(
     assert frames(keeping.recall(bank, 5).memories) == [0, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ([SURE] * 7 + [FAIR], [4, 5, 6, 7, 3, 8]),
+        ([SURE] * 7 + [FAIR] * 3, [4, 5, 6, 7, 3, 10]),
+        ([SURE] * 7 + [POOR], [2, 3, 4, 5, 6, 7]),
+        ([SURE] * 7 + [UNSEEN, FAIR], [2, 3, 4, 5, 6, 7]),
+        ([SURE] * 7 + [UNSEEN, SURE, FAIR], [4, 5, 6, 7, 9, 10]),
+        ([SURE] * 8, [3, 4, 5, 6, 7, 8]),
+        ([(0.69 - 0.01 * i, 2.0) for i in range(8)], [1, 2, 3, 4, 5, 6]),
+    ],
+    ids=["unsure", "for long", "poor", "back", "back and sure", "sure", "never sure"],
+)
+def test_the_newest_unsure_frame_is_kept_on_request(scores, chosen):
+    """Where the target has been in sight since the last sure one; it has the newest slot."""
+    keeping = TemporalSelection(6, 15, keep_newest=True)
+    recall = keeping.recall(scored_bank(scores), len(scores) + 1)
+    assert frames(recall.memories) == [0, *sorted(chosen)]
+    assert (len(scores) in frames(recall.pointers)) == (len(scores) in chosen)
+    assert recall.slots[-1] == 6
+
+
 def test_a_long_hidden_target_keeps_its_last_good_frames():
     scores = [SURE] * 6 + [(0.2, -3.0)] * 20
     assert frames(TemporalSelection(6, 15).recall(scored_bank(scores), 27).memories)[1:] == [

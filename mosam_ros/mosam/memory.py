@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -159,6 +160,10 @@ class TemporalSelection:
             from them, and no others without it. As the paper writes the rule, with 0, frames
             without the target come last in the ranking and take only slots that stay free, so that
             a target that is hidden is remembered as seen, and a look-alike soon takes its place.
+        keep_newest: the newest frame is taken too where it passes `rank_threshold` and the target
+            has been in sight since the last frame that passed the first round. The paper's rule,
+            without it, remembers a target that comes out from behind something as the half that it
+            was sure of.
     """
 
     num_slots: int
@@ -169,6 +174,7 @@ class TemporalSelection:
     interval: int = 1
     window: int = 30
     keep_absent: int = 0
+    keep_newest: bool = False
 
     def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
         """The chosen frames, oldest first, in the newest slots."""
@@ -194,13 +200,24 @@ class TemporalSelection:
     def _select(self, candidates: list[MemoryEntry]) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
         """The frames for the slots, and all that are good enough for a pointer; newest first."""
         absent = [e for e in candidates[: self.keep_absent] if e.object_score <= 0]
-        first = absent + [e for e in candidates if self._is_reliable(e) and e not in absent]
+        newest = self._unsure_newest(candidates) if self.keep_newest else []
+        first = (
+            absent + newest + [e for e in candidates if self._is_reliable(e) and e not in absent]
+        )
         chosen = first[: self.num_slots]
         rest = [e for e in candidates if e not in first and self._may_rank(e)]
         rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)
         chosen += rest[: self.num_slots - len(chosen)]
         passed = [e for e in candidates if e in first or e in chosen]
         return chosen, passed
+
+    def _unsure_newest(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
+        """The newest frame, if it is one for the second round, and one that goes on from a frame
+        of the first.
+        """
+        unsure = list(takewhile(lambda e: not self._is_reliable(e), candidates))
+        goes_on = len(unsure) < len(candidates) and all(e.object_score > 0 for e in unsure)
+        return [e for e in unsure[:1] if goes_on and self._may_rank(e)]
 
     def _is_reliable(self, entry: MemoryEntry) -> bool:
         seen = entry.object_score > self.occlusion_threshold

@@ -131,9 +131,10 @@ class MemoryConfig:
     Attributes:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
-        iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent: see
-            `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target that is hard to
-            make out has no such frames, is remembered by its prompted ones alone, and drifts away.
+        iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent,
+            keep_newest: see `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target
+            that is hard to make out has no such frames, is remembered by its prompted ones alone,
+            and drifts away.
         foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
     """
@@ -146,6 +147,7 @@ class MemoryConfig:
     interval: int = 1
     window: int = 30
     keep_absent: int = 2
+    keep_newest: bool = True
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
@@ -204,6 +206,7 @@ LIVE_SETTINGS = frozenset(
         "memory.rank_threshold",
         "memory.interval",
         "memory.keep_absent",
+        "memory.keep_newest",
         "memory.foreground_threshold",
         "lost_after",
         "max_targets",
@@ -373,6 +376,7 @@ class MosamTracker:
             memory.interval,
             memory.window,
             memory.keep_absent,
+            memory.keep_newest,
         )
 
     def _make_flow(self) -> FlowEstimator | None:

@@ -172,6 +172,10 @@ _METHOD: Mapping[str, Setting] = {
         0,
         6,
     ),
+    "memory.keep_newest": _Said(
+        "Remember the newest frame too if it is one of these other frames and the target has been "
+        "in sight since the last sure one; false: as the paper writes the rule."
+    ),
     "memory.foreground_threshold": _Said(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
     ),
