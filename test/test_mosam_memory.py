@@ -138,7 +138,7 @@ def test_every_setting_reaches_the_rule(loaded):
         "interval": 2,
         "window": 20,
         "keep_absent": 3,
-        "keep_newest": False,
+        "keep_newest": True,
     }
     slots, pointers = loaded.model.num_memory_slots, loaded.model.num_pointers
     chosen = MosamTracker(loaded, TrackerConfig(memory=MemoryConfig(**named)))
