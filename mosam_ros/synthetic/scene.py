@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from mosam_ros.synthetic.pieces import random_pieces
+from mosam_ros.synthetic.solids import Solid, random_solid
 from mosam_ros.synthetic.textures import (
     random_background,
     random_compound,
@@ -24,6 +25,9 @@ from mosam_ros.synthetic.textures import (
 
 SPRITE_SIZE = 128
 """Side of the square on which every object's surface and outline are drawn, in texels."""
+
+SOLID_SCALE = 1.4
+"""How much larger the picture of a solid object is: it turns in it and fills less of it."""
 
 OPACITIES = (0.2, 0.7)
 """Least and most opaque of the translucent objects."""
@@ -46,15 +50,17 @@ class ObjectKinds:
     """What share of the objects, 0..1, is hard to make out.
 
     Attributes:
-        compound: made of parts with surfaces of their own.
-        wiry: of the others, made of strokes, thick and thin.
+        solid: of blocks, plates and rods that turn in space and show their other sides.
+        compound: of the others, made of parts with surfaces of their own.
+        wiry: of those that are neither, made of strokes, thick and thin.
         camouflaged: of those that are not compound, and of the panels before them, with a surface
             cut from the backdrop.
         translucent: of all, letting what is behind them show through, as a reflection in glass.
-        turning: of all, turning about their upright axis: they get narrower and wider, and what is
-            in front moves to the side against what is behind.
+        turning: of the flat ones, turning about their upright axis: they get narrower and wider,
+            and what is in front moves to the side against what is behind.
     """
 
+    solid: float = 0.0
     compound: float = 0.0
     wiry: float = 0.0
     camouflaged: float = 0.0
@@ -214,6 +220,19 @@ class _Turn:
 
 
 @dataclass(frozen=True)
+class _Body:
+    """A solid object and how far it is turned, in radians, at a time."""
+
+    solid: Solid
+    start: float
+    turn: _Wave
+
+    def view(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Texture and outline at time t."""
+        return self.solid.view(self.start + self.turn(t), SPRITE_SIZE)
+
+
+@dataclass(frozen=True)
 class _Layer:
     """One moving, bending sprite. `diameter` is in pixels, `track` in fractions of the image."""
 
@@ -228,6 +247,11 @@ class _Layer:
     bend_frequency: float
     opacity: float = 1.0
     turn: _Turn | None = None
+    body: _Body | None = None
+
+    def sprite(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """Texture and outline at time t."""
+        return self.body.view(t) if self.body else (self.texture, self.alpha)
 
     @property
     def margin(self) -> float:
@@ -341,7 +365,12 @@ class SyntheticScene:
         """Dense optical flow from frame t to t + 1: (height, width, 2) float32, pixels (dx, dy).
 
         Where a surface point is covered at t + 1 the flow still says where it went.
+
+        Raises:
+            ValueError: there are solid objects, whose surface points come and go.
         """
+        if any(layer.body for layer in self._objects):
+            raise ValueError("no flow is known of solid objects: take scenes without them")
         pixels = self._pixel_grid
         flow = _apply(self._camera_affine(t + 1), _apply(_invert(self._camera_affine(t)), pixels))
         flow -= pixels
@@ -383,18 +412,19 @@ class SyntheticScene:
         parts = []
         for index, layer in self._layers:
             affine = layer.affine(t, self.image_size)
+            texture, outline = layer.sprite(t)
             if index >= 0:
                 texels = SPRITE_SIZE**2
-                areas[index] = abs(np.linalg.det(affine[:, :2])) * (layer.alpha.sum() / texels)
+                areas[index] = abs(np.linalg.det(affine[:, :2])) * (outline.sum() / texels)
             region = self._region(affine, layer.margin)
             if region is None:
                 continue
             surface = layer.surface_points(self._pixel_grid[region], t, self.image_size)
             texels = (surface + 0.5) * SPRITE_SIZE - 0.5
             texels = texels.astype(np.float32)
-            alpha = cv2.remap(layer.alpha, texels, None, cv2.INTER_LINEAR, borderValue=0)
+            alpha = cv2.remap(outline, texels, None, cv2.INTER_LINEAR, borderValue=0)
             color = cv2.remap(
-                layer.texture, texels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                texture, texels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
             patch = image[region]
             blend = layer.opacity * alpha[..., None]
@@ -497,17 +527,22 @@ class SyntheticScene:
             starts.append(start)
             layer = self._make_object(rng, start)
             if index <= config.num_lookalikes:
-                layer = replace(
-                    layer,
-                    texture=target.texture,
-                    diameter=target.diameter,
-                    opacity=target.opacity,
-                )
-                # The surface of a compound object fits no other outline.
-                if config.kinds.compound or rng.random() < 0.5:
-                    layer = replace(layer, alpha=target.alpha, stretch=target.stretch)
+                layer = self._look_like(rng, layer, target)
             layers.append(layer)
         return layers
+
+    def _look_like(self, rng: np.random.Generator, layer: _Layer, target: _Layer) -> _Layer:
+        """The layer with the target's surface and size, often with its outline too."""
+        layer = replace(
+            layer, texture=target.texture, diameter=target.diameter, opacity=target.opacity
+        )
+        if target.body:
+            body = replace(target.body, start=float(rng.uniform(0, 2 * np.pi)))
+            return replace(layer, body=body, bend=target.bend, turn=None, stretch=target.stretch)
+        # The surface of a compound object fits no other outline.
+        if self.config.kinds.compound or layer.body or rng.random() < 0.5:
+            layer = replace(layer, alpha=target.alpha, stretch=target.stretch)
+        return replace(layer, body=None)
 
     @staticmethod
     def _free_start(rng: np.random.Generator, taken: list[np.ndarray]) -> np.ndarray:
@@ -521,11 +556,14 @@ class SyntheticScene:
         lead_in = config.lead_in
         wave = rng.uniform(0.05, 0.25)
         spin_frequency = rng.uniform(0.02, 0.1)
-        texture, alpha = self._make_surface(rng)
+        body = self._make_body(rng) if _happens(rng, config.kinds.solid) else None
+        texture, alpha = body.view(lead_in) if body else self._make_surface(rng)
+        bending = 0.0 if body else config.deformation / 2
+        fill = SOLID_SCALE if body else 1.0
         return _Layer(
             texture=texture,
             alpha=alpha,
-            diameter=float(rng.uniform(*config.size)) * self._short_side,
+            diameter=float(rng.uniform(*config.size)) * self._short_side * fill,
             stretch=(1.0, float(rng.uniform(0.75, 1.0))),
             track=self._make_track(rng, start, config.speed * rng.uniform(0.6, 1.4)),
             angle=_Wave(
@@ -540,11 +578,20 @@ class SyntheticScene:
                 rng.uniform(0, 6),
                 lead_in,
             ),
-            bend=_Wave(config.deformation / 2, rng.uniform(0.1, 0.5), rng.uniform(0, 6), lead_in),
+            bend=_Wave(bending, rng.uniform(0.1, 0.5), rng.uniform(0, 6), lead_in),
             bend_frequency=float(rng.uniform(4, 7)),
             opacity=rng.uniform(*OPACITIES) if _happens(rng, config.kinds.translucent) else 1.0,
-            turn=self._make_turn(rng) if _happens(rng, config.kinds.turning) else None,
+            turn=None if body or not _happens(rng, config.kinds.turning) else self._make_turn(rng),
+            body=body,
         )
+
+    def _make_body(self, rng: np.random.Generator) -> _Body:
+        """A solid object, of one to three surfaces, that turns to and fro."""
+        surfaces = [self._make_texture(rng) for _ in range(int(rng.integers(1, 4)))]
+        reach = rng.uniform(0.3, 2.5)
+        speed = rng.uniform(0.01, 0.12)
+        turn = _Wave(reach, speed / reach, rng.uniform(0, 6), self.config.lead_in)
+        return _Body(random_solid(rng, surfaces), float(rng.uniform(0, 2 * np.pi)), turn)
 
     def _make_turn(self, rng: np.random.Generator) -> _Turn:
         speed = rng.uniform(0.04, 0.3)
