@@ -98,6 +98,15 @@ def test_solid_objects_turn_and_keep_their_truth():
     assert np.median(changed) > 1.15
 
 
+def test_half_of_the_solids_turn_where_they_stand():
+    still = [
+        np.ptp(body.track.knots, axis=0).max() < 1e-9
+        for seed in range(30)
+        for body in SyntheticScene(seed, SOLID)._objects
+    ]
+    assert 0.3 < np.mean(still) < 0.7
+
+
 def test_a_lookalike_is_the_same_solid_turned_elsewhere():
     scene = SyntheticScene(2, replace(SOLID, num_lookalikes=1))
     target, alike, other = scene._objects

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.synthetic import (
+    FIRST_HELD_OUT_SEED,
     SCENARIOS,
     TARGET,
     ObjectKinds,
@@ -48,6 +49,15 @@ def test_truth_is_well_formed(seed, t):
     assert frame.masks.sum(0).max() <= 1
     assert np.all((frame.visibility >= 0) & (frame.visibility <= 1))
     assert np.array_equal(frame.visibility > 0, frame.masks.any((1, 2)))
+
+
+def test_held_out_scenes_are_those_that_the_published_figures_are_of():
+    """A new kind of object must not draw from the generator of scenes without it."""
+    held_out = SyntheticScene(FIRST_HELD_OUT_SEED + 3, SCENARIOS["lookalikes"])
+    ends = [o.track.knots[-1] for o in held_out._objects]
+    known = [[0.401846, 0.377697], [0.343025, 0.797566], [0.323613, 0.798996], [0.637966, 0.271191]]
+    np.testing.assert_allclose(ends, known, atol=1e-6)
+    assert held_out._objects[TARGET].diameter == pytest.approx(106.881037)
 
 
 def test_full_occlusion_and_exit_hide_the_target_for_a_while():

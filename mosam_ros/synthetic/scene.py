@@ -480,6 +480,13 @@ class SyntheticScene:
             return random_leaves(rng, SPRITE_SIZE, max(8, leaves // 6))
         return random_texture(rng, SPRITE_SIZE)
 
+    def _make_plain(self, rng: np.random.Generator) -> np.ndarray:
+        """A surface of one color that is not far from the backdrop's."""
+        color = self._background.mean((0, 1)) + rng.normal(0, 45) + rng.normal(0, 12, 3)
+        plain = np.empty((SPRITE_SIZE, SPRITE_SIZE, 3), np.uint8)
+        plain[:] = color.clip(0, 255)
+        return plain
+
     def _cut_texture(self, rng: np.random.Generator) -> np.ndarray:
         """A piece of the backdrop."""
         side = min(SPRITE_SIZE, len(self._background))
@@ -560,12 +567,13 @@ class SyntheticScene:
         texture, alpha = body.view(lead_in) if body else self._make_surface(rng)
         bending = 0.0 if body else config.deformation / 2
         fill = SOLID_SCALE if body else 1.0
+        speed = 0.0 if body and rng.random() < 0.5 else config.speed
         return _Layer(
             texture=texture,
             alpha=alpha,
             diameter=float(rng.uniform(*config.size)) * self._short_side * fill,
             stretch=(1.0, float(rng.uniform(0.75, 1.0))),
-            track=self._make_track(rng, start, config.speed * rng.uniform(0.6, 1.4)),
+            track=self._make_track(rng, start, speed * rng.uniform(0.6, 1.4)),
             angle=_Wave(
                 rng.uniform(0, config.spin) / spin_frequency,
                 spin_frequency,
@@ -586,8 +594,11 @@ class SyntheticScene:
         )
 
     def _make_body(self, rng: np.random.Generator) -> _Body:
-        """A solid object, of one to three surfaces, that turns to and fro."""
-        surfaces = [self._make_texture(rng) for _ in range(int(rng.integers(1, 4)))]
+        """A solid object, of one to three surfaces, that turns to and fro: often plain ones, and
+        often it turns where it stands.
+        """
+        make_surface = self._make_plain if rng.random() < 0.4 else self._make_texture
+        surfaces = [make_surface(rng) for _ in range(int(rng.integers(1, 4)))]
         reach = rng.uniform(0.3, 2.5)
         speed = rng.uniform(0.01, 0.12)
         turn = _Wave(reach, speed / reach, rng.uniform(0, 6), self.config.lead_in)
