@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -173,43 +171,6 @@ def test_the_newest_unsure_frame_is_kept_on_request(scores, chosen):
     assert frames(recall.memories) == [0, *sorted(chosen)]
     assert (len(scores) in frames(recall.pointers)) == (len(scores) in chosen)
     assert recall.slots[-1] == 6
-
-
-def bank_with_areas(areas: list[float], cut: tuple[int, ...] = ()) -> MemoryBank:
-    """Frame 0 prompted with area 10 %; then a frame for each area in per cent, sure if there is
-    any; those named in `cut` lie at the image's edge.
-    """
-    bank = MemoryBank(max_prompted=3, max_recent=30)
-    bank.add_prompted(replace(entry(0), area=0.1))
-    for index, area in enumerate(areas, start=1):
-        scored = entry(index, 0.9, 3.0 if area else -1.0)
-        bank.add(replace(scored, area=area / 100, is_cut=index in cut))
-    return bank
-
-
-@pytest.mark.parametrize(
-    ("areas", "cut", "chosen"),
-    [
-        ([10] * 5 + [5] * 5, (), [1, 2, 3, 4, 5]),
-        ([10] * 5 + [5] * 5, (9, 10), [2, 3, 4, 5, 9, 10]),
-        ([10] * 5 + [7.1] * 5, (), [5, 6, 7, 8, 9, 10]),
-        ([10] * 5 + [5] * 25, (), [25, 26, 27, 28, 29, 30]),
-        ([10] * 5 + [5, 0, 0], (), [2, 3, 4, 5, 7, 8]),
-        ([3] * 4 + [10] * 5 + [20], (), [5, 6, 7, 8, 9, 10]),
-    ],
-    ids=["half", "at the edge", "smaller", "smaller for long", "hidden", "larger"],
-)
-def test_half_hidden_frames_are_not_chosen(areas, cut, chosen):
-    """Nor are their pointers; a target that stays small is remembered so after some time."""
-    whole = TemporalSelection(6, 15, keep_absent=2, keep_newest=True, min_area_ratio=0.7)
-    recall = whole.recall(bank_with_areas(areas, cut), len(areas) + 1)
-    assert frames(recall.memories) == [0, *chosen]
-    assert set(chosen) <= set(frames(recall.pointers))
-    if areas[5:] == [5] * 5:
-        assert set(frames(recall.pointers)) == {*range(6), *cut}
-    as_written = TemporalSelection(6, 15, keep_absent=2, keep_newest=True)
-    newest = list(range(len(areas) - 5, len(areas) + 1))
-    assert frames(as_written.recall(bank_with_areas(areas), len(areas) + 1).memories)[1:] == newest
 
 
 def test_a_long_hidden_target_keeps_its_last_good_frames():

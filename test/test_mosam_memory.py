@@ -103,22 +103,6 @@ def test_every_frame_is_remembered_with_its_scores(loaded, clip):
     assert scores == [(r.predicted_iou, r.object_score) for r in results]
 
 
-def test_how_much_of_the_image_a_mask_covers_is_remembered_and_whether_it_is_cut(loaded):
-    leaving = replace(SCENE, num_frames=24, exits=1, speed=0.02)
-    scene = SyntheticScene(FIRST_HELD_OUT_SEED + 3, leaving)
-    tracker = MosamTracker(loaded, TrackerConfig(NO_MOTION))
-    tracker.add(Prompt.from_mask(scene.frame(0).masks[0]), target_id=1)
-    cut = []
-    for t in range(len(scene)):
-        mask = tracker.track(scene.frame(t).image).targets[0].mask
-        bank = tracker._targets[1].bank
-        newest = (*bank.prompted, *bank.recent)[-1]
-        assert newest.area == pytest.approx(mask.mean(), rel=1e-6)
-        assert newest.is_cut == (mask[2:-2, 2:-2].sum() < mask.sum())
-        cut.append(newest.is_cut)
-    assert 0 < sum(cut) < len(cut) and not cut[0]
-
-
 def test_temporal_selection_recalls_no_frame_of_low_predicted_iou(loaded, clip, recalled):
     tracker = tracking(loaded, MemoryConfig(), clip[:10])
     doubt(tracker, (5, 8))
@@ -155,7 +139,6 @@ def test_every_setting_reaches_the_rule(loaded):
         "window": 20,
         "keep_absent": 3,
         "keep_newest": True,
-        "min_area_ratio": 0.6,
     }
     slots, pointers = loaded.model.num_memory_slots, loaded.model.num_pointers
     chosen = MosamTracker(loaded, TrackerConfig(memory=MemoryConfig(**named)))

@@ -117,11 +117,7 @@ def _as_written(config: TrackerConfig) -> TrackerConfig:
     """With the paper's rules of prompting and of temporal selection to the letter."""
     motion = replace(config.motion, max_overlap=1.0)
     memory = replace(
-        config.memory,
-        keep_absent=0,
-        keep_newest=False,
-        min_area_ratio=0.0,
-        rank_threshold=PAPER_RANK_THRESHOLD,
+        config.memory, keep_absent=0, keep_newest=False, rank_threshold=PAPER_RANK_THRESHOLD
     )
     return replace(config, motion=motion, memory=memory)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 import torch
@@ -29,8 +30,6 @@ class MemoryEntry:
         object_score: logit; positive when the target was seen.
         time: when the frame was taken, in seconds.
         prompt: what the user said of the target in it, if anything.
-        area: of the mask, as a share of the image.
-        is_cut: whether the mask reaches the edge of the image.
     """
 
     frame_index: int
@@ -40,8 +39,6 @@ class MemoryEntry:
     object_score: float
     time: float = 0.0
     prompt: Prompt | None = None
-    area: float = 0.0
-    is_cut: bool = False
 
 
 class MemoryBank:
@@ -178,7 +175,6 @@ class TemporalSelection:
     window: int = 30
     keep_absent: int = 0
     keep_newest: bool = False
-    min_area_ratio: float = 0.0
 
     def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
         """The chosen frames, oldest first, in the newest slots."""
@@ -188,8 +184,7 @@ class TemporalSelection:
             if frame_index - e.frame_index <= self.window
             and (frame_index - 1 - e.frame_index) % self.interval == 0
         ]
-        least_area = self.min_area_ratio * _usual_area([*bank.prompted, *candidates])
-        chosen, passed = self._select(candidates, least_area)
+        chosen, passed = self._select(candidates)
         maps = sorted(chosen, key=lambda e: e.frame_index)
         newest_slot = self.num_slots
         slots = range(newest_slot - len(maps) + 1, newest_slot + 1)
@@ -202,34 +197,27 @@ class TemporalSelection:
             distances=tuple(min(a, MAX_POINTER_DISTANCE) for a in ages),
         )
 
-    def _select(
-        self, candidates: list[MemoryEntry], least_area: float
-    ) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
+    def _select(self, candidates: list[MemoryEntry]) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
         """The frames for the slots, and all that are good enough for a pointer; newest first."""
         absent = [e for e in candidates[: self.keep_absent] if e.object_score <= 0]
-        whole = [e for e in candidates if _is_whole(e, least_area)]
-        reliable = [e for e in whole if self._is_reliable(e)]
-        newest = [
-            e for e in whole[:1] if self.keep_newest and self._goes_on(e, reliable, candidates)
-        ]
-        first = absent + newest + [e for e in reliable if e not in absent]
+        newest = self._unsure_newest(candidates) if self.keep_newest else []
+        first = (
+            absent + newest + [e for e in candidates if self._is_reliable(e) and e not in absent]
+        )
         chosen = first[: self.num_slots]
-        rest = [e for e in whole if e not in first and self._may_rank(e)]
+        rest = [e for e in candidates if e not in first and self._may_rank(e)]
         rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)
         chosen += rest[: self.num_slots - len(chosen)]
         passed = [e for e in candidates if e in first or e in chosen]
         return chosen, passed
 
-    def _goes_on(
-        self, entry: MemoryEntry, reliable: list[MemoryEntry], candidates: list[MemoryEntry]
-    ) -> bool:
-        """Whether this is the newest frame, one for the second round, and the target was in sight
-        since the last reliable one.
+    def _unsure_newest(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
+        """The newest frame, if it is one for the second round, and one that goes on from a frame
+        of the first.
         """
-        if not reliable or entry is reliable[0] or entry is not candidates[0]:
-            return False
-        since = candidates[: candidates.index(reliable[0])]
-        return self._may_rank(entry) and all(e.object_score > 0 for e in since)
+        unsure = list(takewhile(lambda e: not self._is_reliable(e), candidates))
+        goes_on = len(unsure) < len(candidates) and all(e.object_score > 0 for e in unsure)
+        return [e for e in unsure[:1] if goes_on and self._may_rank(e)]
 
     def _is_reliable(self, entry: MemoryEntry) -> bool:
         seen = entry.object_score > self.occlusion_threshold
@@ -240,16 +228,6 @@ class TemporalSelection:
         return entry.predicted_iou > self.rank_threshold and (
             may_be_absent or entry.object_score > 0
         )
-
-
-def _usual_area(entries: list[MemoryEntry]) -> float:
-    """The upper quartile of the areas in which the target was seen; 0 if it was in none."""
-    areas = sorted(e.area for e in entries if e.area > 0)
-    return areas[3 * (len(areas) - 1) // 4] if areas else 0.0
-
-
-def _is_whole(entry: MemoryEntry, least_area: float) -> bool:
-    return entry.object_score <= 0 or entry.is_cut or entry.area >= least_area
 
 
 def batch_recalls(recalls: Sequence[Recall]) -> MemorySelection:

@@ -71,9 +71,6 @@ SPARSE_ENCODERS = ("linear", "trained")
 LONG_GAP = 2.0
 """Seconds without a frame after which the last one says nothing about the optical flow."""
 
-EDGE_PIXELS = 2
-"""A mask that comes so near to the edge of the image is taken to be cut by it."""
-
 WARM_UP_FRAMES = 4
 """Enough for a target to be given a motion prompt."""
 
@@ -135,9 +132,9 @@ class MemoryConfig:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
         iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent,
-            keep_newest, min_area_ratio: see `TemporalSelection`. The paper has 0.6 for
-            `rank_threshold`; a target that is hard to make out has no such frames, is remembered by
-            its prompted ones alone, and drifts away.
+            keep_newest: see `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target
+            that is hard to make out has no such frames, is remembered by its prompted ones alone,
+            and drifts away.
         foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
     """
@@ -151,7 +148,6 @@ class MemoryConfig:
     window: int = 30
     keep_absent: int = 2
     keep_newest: bool = True
-    min_area_ratio: float = 0.7
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
@@ -211,7 +207,6 @@ LIVE_SETTINGS = frozenset(
         "memory.interval",
         "memory.keep_absent",
         "memory.keep_newest",
-        "memory.min_area_ratio",
         "memory.foreground_threshold",
         "lost_after",
         "max_targets",
@@ -382,7 +377,6 @@ class MosamTracker:
             memory.window,
             memory.keep_absent,
             memory.keep_newest,
-            memory.min_area_ratio,
         )
 
     def _make_flow(self) -> FlowEstimator | None:
@@ -737,7 +731,6 @@ class MosamTracker:
 
     def _store(self, groups: list[_Group], readout: _Readout) -> None:
         """Put the frame into every target's memory, now that its scores are on the host."""
-        geometry, size = readout.geometry, readout.masks.shape[1:]
         for row, target, group, index in _rows(groups):
             entry = MemoryEntry(
                 self._frame_index,
@@ -747,8 +740,6 @@ class MosamTracker:
                 float(readout.object_score[row]),
                 self._time,
                 target.prompt,
-                float(geometry.areas[row]) / (size[0] * size[1]),
-                _reaches_edge(geometry.boxes[row], size),
             )
             if target.prompt is not None:
                 target.bank.add_prompted(entry)
@@ -877,14 +868,6 @@ class _Batch:
     targets: list[_Target]
     recalls: list[Recall]
     guides: list[_Guide]
-
-
-def _reaches_edge(box: NDArray[np.float64], size: tuple[int, ...]) -> bool:
-    """Whether a box x_min, y_min, x_max, y_max lies at the edge of an image (height, width); the
-    NaN of an empty mask does not.
-    """
-    starts = min(box[0], box[1]) < EDGE_PIXELS
-    return bool(starts or box[2] > size[1] - EDGE_PIXELS or box[3] > size[0] - EDGE_PIXELS)
 
 
 def _shift_frames(bank: MemoryBank, frames: int) -> None:

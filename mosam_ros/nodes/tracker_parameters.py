@@ -176,12 +176,6 @@ _METHOD: Mapping[str, Setting] = {
         "Remember the newest frame too if it is one of these other frames and the target has been "
         "in sight since the last sure one; false: as the paper writes the rule."
     ),
-    "memory.min_area_ratio": _Said(
-        "Do not remember frames in which the mask has less than this share of its usual area, "
-        "unless the image's edge cuts it; 0: as the paper writes the rule.",
-        0.0,
-        1.0,
-    ),
     "memory.foreground_threshold": _Said(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
     ),

@@ -58,7 +58,6 @@ def test_every_parameter_arrives_in_the_tracker():
         "memory.interval": 3,
         "memory.window": 20,
         "memory.keep_absent": 1,
-        "memory.min_area_ratio": 0.5,
         "memory.foreground_threshold": 0.45,
         "memory.max_prompted_frames": 2,
         "lost_after": 7,
