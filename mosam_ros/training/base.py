@@ -201,6 +201,24 @@ SCHEDULE = (
         ),
         piece_rate=0.35,
     ),
+    Stage(
+        "solids",
+        size=256,
+        clip_length=12,
+        num_clips=2,
+        num_targets=3,
+        steps=1100,
+        learning_rate=2e-4,
+        hide_rate=0.65,
+        part_rate=0.25,
+        long_memory=True,
+        burn_in=4,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.55, compound=0.3, wiry=0.15, camouflaged=0.15, translucent=0.12, turning=0.25
+        ),
+        piece_rate=0.12,
+    ),
 )
 
 
