@@ -594,9 +594,7 @@ class SyntheticScene:
         )
 
     def _make_body(self, rng: np.random.Generator) -> _Body:
-        """A solid object, of one to three surfaces, that turns to and fro: often plain ones, and
-        often it turns where it stands.
-        """
+        """A solid object of one to three surfaces, often plain ones, that turns to and fro."""
         make_surface = self._make_plain if rng.random() < 0.4 else self._make_texture
         surfaces = [make_surface(rng) for _ in range(int(rng.integers(1, 4)))]
         reach = rng.uniform(0.3, 2.5)

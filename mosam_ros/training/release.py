@@ -95,9 +95,9 @@ SAM 2.1 in miniature ({metadata["parameters"] / 1e6:.1f} million parameters, hal
 disk), for demonstration and tests: it makes the package work on a machine without a GPU and without
 a download. For work take SAM 2.1.
 
-**Data.** Procedural video only (`mosam_ros/synthetic/`): textured shapes and solids that move, bend,
-turn, hide each other, leave and come back, with look-alikes. It has never seen a real image. Scenes with seeds from
-1,000,000,000 on are never trained on.
+**Data.** Procedural video only (`mosam_ros/synthetic/`): textured shapes and solids that move,
+bend, turn, hide each other, leave and come back, with look-alikes. It has never seen a real image.
+Scenes with seeds from 1,000,000,000 on are never trained on.
 
 **Made by** `{metadata["command"]}` and
 `mosam train release {" ".join(metadata["mean_of"])}`, {metadata["training_hours"]} hours of
