@@ -98,6 +98,15 @@ def test_solid_objects_turn_and_keep_their_truth():
     assert np.median(changed) > 1.15
 
 
+def test_many_solids_are_plain():
+    plain_ones = [
+        all(np.ptp(surface, axis=(0, 1)).max() == 0 for surface in layer.body.solid.surfaces)
+        for seed in range(30)
+        for layer in SyntheticScene(seed, SOLID)._objects
+    ]
+    assert 0.25 < np.mean(plain_ones) < 0.55
+
+
 def test_half_of_the_solids_turn_where_they_stand():
     still = [
         np.ptp(body.track.knots, axis=0).max() < 1e-9
@@ -120,7 +129,6 @@ def test_a_flat_target_has_flat_lookalikes():
     flat = [objects for objects in scenes if objects[0].body is None]
     assert 0 < len(flat) < 12
     for target, *alike in flat:
-        assert all(o.body is None and o.alpha is target.alpha for o in alike[:1] if o.body)
         assert all(o.body is None and o.texture is target.texture for o in alike)
 
 
