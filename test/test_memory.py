@@ -154,23 +154,28 @@ def test_frames_without_the_target_take_no_free_slots_where_the_newest_are_kept(
 @pytest.mark.parametrize(
     ("scores", "chosen"),
     [
-        ([SURE] * 7 + [FAIR], [4, 5, 6, 7, 3, 8]),
-        ([SURE] * 7 + [FAIR] * 3, [4, 5, 6, 7, 3, 10]),
-        ([SURE] * 7 + [POOR], [2, 3, 4, 5, 6, 7]),
-        ([SURE] * 7 + [UNSEEN, FAIR], [2, 3, 4, 5, 6, 7]),
+        ([SURE] * 7 + [FAIR], [3, 4, 5, 6, 7, 8]),
+        ([SURE] * 7 + [POOR] * 3, [3, 4, 5, 6, 7, 10]),
+        ([SURE] * 2 + [POOR] * 8, [1, 2, 7, 8, 9, 10]),
+        ([SURE] * 2 + [FAIR, POOR, POOR, POOR, POOR], [1, 2, 3, 5, 6, 7]),
+        ([SURE] * 7 + [UNSEEN, FAIR], [3, 4, 5, 6, 7, 8]),
         ([SURE] * 7 + [UNSEEN, SURE, FAIR], [4, 5, 6, 7, 9, 10]),
         ([SURE] * 8, [3, 4, 5, 6, 7, 8]),
-        ([(0.69 - 0.01 * i, 2.0) for i in range(8)], [1, 2, 3, 4, 5, 6]),
+        ([POOR] * 8, [3, 4, 5, 6, 7, 8]),
+        ([POOR] * 4 + [UNSEEN, POOR, POOR], []),
     ],
-    ids=["unsure", "for long", "poor", "back", "back and sure", "sure", "never sure"],
+    ids=[
+        *("unsure", "poor", "free slots", "ranked before", "back", "back and sure", "sure"),
+        *("never sure", "never sure and back"),
+    ],
 )
-def test_the_newest_unsure_frame_is_kept_on_request(scores, chosen):
-    """Where the target has been in sight since the last sure one; it has the newest slot."""
-    keeping = TemporalSelection(6, 15, keep_newest=True)
+def test_unsure_frames_of_a_target_in_sight_are_kept_on_request(scores, chosen):
+    """The newest in any case, those before it in free slots."""
+    keeping = TemporalSelection(6, 15, keep_absent=2, keep_unsure=True)
     recall = keeping.recall(scored_bank(scores), len(scores) + 1)
     assert frames(recall.memories) == [0, *sorted(chosen)]
     assert (len(scores) in frames(recall.pointers)) == (len(scores) in chosen)
-    assert recall.slots[-1] == 6
+    assert recall.slots[-1] == (6 if chosen else 0)
 
 
 def test_a_long_hidden_target_keeps_its_last_good_frames():

@@ -268,7 +268,7 @@ def test_a_mask_that_lost_half_its_usual_area_teaches_no_motion(loaded, clip, sh
 
 
 def test_a_target_that_stays_small_is_trusted_again(loaded, clip):
-    """The usual area is the median of five masks: the third small one in a row makes it small."""
+    """Area is lost suddenly in view of five masks: the third small one in a row is no loss."""
     tracker, last = moving(loaded, clip)
     only(tracker).areas.extend([5 * last.targets[0].area] * 5)
     results, reliable = [], []
@@ -277,7 +277,27 @@ def test_a_target_that_stays_small_is_trusted_again(loaded, clip):
         reliable.append(only(tracker).was_reliable)
     assert reliable == [False, False, False, True, True]
     assert injected(results) == [True, False, False, False, True]
-    assert list(only(tracker).areas) == [r.targets[0].area for r in results]
+    assert list(only(tracker).areas)[-5:] == [r.targets[0].area for r in results]
+
+
+@pytest.mark.parametrize(
+    ("share", "ratio", "prompted"), [(0.6, 0.7, False), (0.8, 0.7, True), (0.6, 0.0, True)]
+)
+def test_a_partly_hidden_target_is_not_prompted(loaded, clip, share, ratio, prompted):
+    """Its mask teaches motion all the same."""
+    tracker, last = moving(loaded, clip)
+    motion = replace(ALWAYS_PROMPTED.motion, min_area_ratio=ratio)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    area = last.targets[0].area
+    only(tracker).areas.extend([round(area / share)] * 29 + [area])
+    assert injected([tracker.track(clip[7].image)]) == [prompted]
+    assert only(tracker).forecaster.num_observations == 8
+
+
+def test_a_camera_that_changes_its_size_says_anew_how_large_the_target_is(loaded, clip):
+    tracker, _ = moving(loaded, clip)
+    small = tracker.track(clip[7].image[::2, ::2].copy())
+    assert list(only(tracker).areas) == [small.targets[0].area]
 
 
 def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip):

@@ -123,7 +123,7 @@ def test_without_temporal_selection_the_newest_frames_are_recalled(loaded, clip,
 
 def test_other_thresholds_count_from_the_next_frame(loaded, clip, recalled):
     tracker = tracking(loaded, MemoryConfig(), clip[:6])
-    strict = MemoryConfig(iou_threshold=1.0, rank_threshold=1.0)
+    strict = MemoryConfig(iou_threshold=1.0, rank_threshold=1.0, keep_unsure=False)
     tracker.reconfigure(TrackerConfig(NO_MOTION, strict))
     tracker.track(clip[6].image)
     assert frames_of(recalled[-2], tracker)[0] == [0, 1, 2, 3, 4]
@@ -138,7 +138,7 @@ def test_every_setting_reaches_the_rule(loaded):
         "interval": 2,
         "window": 20,
         "keep_absent": 3,
-        "keep_newest": True,
+        "keep_unsure": True,
     }
     slots, pointers = loaded.model.num_memory_slots, loaded.model.num_pointers
     chosen = MosamTracker(loaded, TrackerConfig(memory=MemoryConfig(**named)))

@@ -160,10 +160,11 @@ class TemporalSelection:
             from them, and no others without it. As the paper writes the rule, with 0, frames
             without the target come last in the ranking and take only slots that stay free, so that
             a target that is hidden is remembered as seen, and a look-alike soon takes its place.
-        keep_newest: the newest frame is taken too where it passes `rank_threshold` and the target
-            has been in sight since the last frame that passed the first round. The paper's rule,
-            without it, remembers a target that comes out from behind something as the half that it
-            was sure of.
+        keep_unsure: of the frames since the last one that passed the first round, if the target is
+            in sight in all of them, the newest is taken in any case, and the others, the newest
+            first, for slots that are still free. The paper's rule, without it, remembers a target
+            that comes out from behind something as the half that it was sure of, and one that is
+            hard to make out by its prompt alone, where plain SAM 2 keeps it.
     """
 
     num_slots: int
@@ -174,7 +175,7 @@ class TemporalSelection:
     interval: int = 1
     window: int = 30
     keep_absent: int = 0
-    keep_newest: bool = False
+    keep_unsure: bool = False
 
     def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
         """The chosen frames, oldest first, in the newest slots."""
@@ -200,24 +201,21 @@ class TemporalSelection:
     def _select(self, candidates: list[MemoryEntry]) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
         """The frames for the slots, and all that are good enough for a pointer; newest first."""
         absent = [e for e in candidates[: self.keep_absent] if e.object_score <= 0]
-        newest = self._unsure_newest(candidates) if self.keep_newest else []
-        first = (
-            absent + newest + [e for e in candidates if self._is_reliable(e) and e not in absent]
-        )
+        unsure = self._unsure_since(candidates) if self.keep_unsure else []
+        reliable = [e for e in candidates if self._is_reliable(e) and e not in absent]
+        first = absent + unsure[:1] + reliable
         chosen = first[: self.num_slots]
         rest = [e for e in candidates if e not in first and self._may_rank(e)]
         rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)
         chosen += rest[: self.num_slots - len(chosen)]
+        chosen += [e for e in unsure if e not in chosen][: self.num_slots - len(chosen)]
         passed = [e for e in candidates if e in first or e in chosen]
         return chosen, passed
 
-    def _unsure_newest(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
-        """The newest frame, if it is one for the second round, and one that goes on from a frame
-        of the first.
-        """
+    def _unsure_since(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
+        """The frames since the last reliable one; none if the target was out of sight in one."""
         unsure = list(takewhile(lambda e: not self._is_reliable(e), candidates))
-        goes_on = len(unsure) < len(candidates) and all(e.object_score > 0 for e in unsure)
-        return [e for e in unsure[:1] if goes_on and self._may_rank(e)]
+        return unsure if all(e.object_score > 0 for e in unsure) else []
 
     def _is_reliable(self, entry: MemoryEntry) -> bool:
         seen = entry.object_score > self.occlusion_threshold

@@ -59,8 +59,14 @@ from mosam_ros.mosam.sam2_model import (
     Sam2Model,
 )
 
-MIN_AREA_RATIO = 0.5
-"""A mask smaller than this share of its usual area is taken to be partly hidden."""
+SUDDEN_LOSS = 0.5
+"""A mask smaller than this share of the target's last ones teaches no motion."""
+
+RECENT_FRAMES = 5
+"""So many last masks say whether one has suddenly lost area."""
+
+USUAL_FRAMES = 30
+"""So many last masks say how large a target usually is."""
 
 MAX_TARGET_ID = 65535
 """Ids are the values of a 16-bit label image; 0 is no target."""
@@ -93,6 +99,9 @@ class MotionConfig:
         max_overlap: key points are given for targets whose forecast box overlaps less (IoU) with
             where they were last seen. As the paper writes it, with 1, for all; but where a target
             hardly moves they say what the memory knows.
+        min_area_ratio: a target whose mask is smaller than this share of its usual area, the median
+            of its last `USUAL_FRAMES` masks, is taken to be partly hidden and is not prompted: the
+            box of what is seen of it would keep it at that. With 0, as the paper writes it, it is.
     """
 
     sparse: bool = True
@@ -103,6 +112,7 @@ class MotionConfig:
     flow_interval: int = 1
     reliable_iou: float = 0.6
     max_overlap: float = 0.8
+    min_area_ratio: float = 0.7
 
     def __post_init__(self) -> None:
         require_key_point_count(self.num_key_points)
@@ -132,7 +142,7 @@ class MemoryConfig:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
         iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent,
-            keep_newest: see `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target
+            keep_unsure: see `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target
             that is hard to make out has no such frames, is remembered by its prompted ones alone,
             and drifts away.
         foreground_threshold: probability below which a pixel is unsure.
@@ -147,7 +157,7 @@ class MemoryConfig:
     interval: int = 1
     window: int = 30
     keep_absent: int = 2
-    keep_newest: bool = True
+    keep_unsure: bool = True
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
@@ -200,13 +210,14 @@ LIVE_SETTINGS = frozenset(
         "motion.sparse",
         "motion.reliable_iou",
         "motion.max_overlap",
+        "motion.min_area_ratio",
         "memory.spatial",
         "memory.iou_threshold",
         "memory.occlusion_threshold",
         "memory.rank_threshold",
         "memory.interval",
         "memory.keep_absent",
-        "memory.keep_newest",
+        "memory.keep_unsure",
         "memory.foreground_threshold",
         "lost_after",
         "max_targets",
@@ -231,7 +242,7 @@ class _Target:
     prompt: Prompt | None = None
     forecast: MotionPrompt | None = None
     was_reliable: bool = False
-    areas: deque[int] = field(default_factory=lambda: deque(maxlen=5))
+    areas: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
 
     @property
     def is_new(self) -> bool:
@@ -247,6 +258,14 @@ class _Target:
         forecast = self.forecast
         trusted = forecast is not None and forecast.valid and self.was_reliable
         return forecast if trusted and not self.is_hidden and self.prompt is None else None
+
+    def usual_area(self, num_frames: int) -> float:
+        """Pixels, the median of so many last masks; 0 if there are none."""
+        return float(np.median(list(self.areas)[-num_frames:])) if self.areas else 0.0
+
+    def is_partly_hidden(self, min_area_ratio: float) -> bool:
+        """Whether less than this share of the target was seen in the last frame."""
+        return self.areas[-1] < min_area_ratio * self.usual_area(USUAL_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -376,7 +395,7 @@ class MosamTracker:
             memory.interval,
             memory.window,
             memory.keep_absent,
-            memory.keep_newest,
+            memory.keep_unsure,
         )
 
     def _make_flow(self) -> FlowEstimator | None:
@@ -569,6 +588,7 @@ class MosamTracker:
             past.clear()
             for target in self._targets.values():
                 target.forecaster.reset()
+                target.areas.clear()
         elif past and time - past[-1].time > LONG_GAP:
             past.clear()
         self._time = time
@@ -642,7 +662,7 @@ class MosamTracker:
         """
         motion = self.config.motion
         forecast = target.trusted_forecast if motion.prompts else None
-        if forecast is None:
+        if forecast is None or target.is_partly_hidden(motion.min_area_ratio):
             return None
         moves = target.forecaster.overlap(forecast) <= motion.max_overlap
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)
@@ -807,8 +827,8 @@ class MosamTracker:
         state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
         if prompted:
             target.areas.clear()
-        usual = float(np.median(target.areas)) if target.areas else 0.0
-        sure = iou > self.config.motion.reliable_iou and area > MIN_AREA_RATIO * usual
+        lost = area <= SUDDEN_LOSS * target.usual_area(RECENT_FRAMES)
+        sure = iou > self.config.motion.reliable_iou and not lost
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
         if state is TargetState.TRACKED:
             target.areas.append(area)

@@ -143,6 +143,12 @@ _METHOD: Mapping[str, Setting] = {
         0.0,
         1.0,
     ),
+    "motion.min_area_ratio": _Said(
+        "A target whose mask is smaller than this share of its usual area is partly hidden and is "
+        "not prompted; 0: it is, as the paper writes it.",
+        0.0,
+        1.0,
+    ),
     "memory.temporal": _Said(
         "Choose the remembered frames by their scores (section 3.3.1 of the paper); false: "
         "the newest ones, as SAM 2 does."
@@ -172,9 +178,9 @@ _METHOD: Mapping[str, Setting] = {
         0,
         6,
     ),
-    "memory.keep_newest": _Said(
-        "Remember the newest frame too if it is one of these other frames and the target has been "
-        "in sight since the last sure one; false: as the paper writes the rule."
+    "memory.keep_unsure": _Said(
+        "Remember the newest frame too, and in places that stay free those before it, if the "
+        "target has been in sight since the last sure one; false: as the paper writes the rule."
     ),
     "memory.foreground_threshold": _Said(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0

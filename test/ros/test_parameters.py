@@ -52,6 +52,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "motion.flow_interval": 2,
         "motion.reliable_iou": 0.55,
         "motion.max_overlap": 0.9,
+        "motion.min_area_ratio": 0.5,
         "memory.iou_threshold": 0.8,
         "memory.occlusion_threshold": 0.5,
         "memory.rank_threshold": 0.3,
