@@ -177,6 +177,29 @@ def test_only_learned_frames_count(monkeypatch):
     assert counted == [True, True] and np.isfinite(loss.mask)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_stage_says_how_often_clips_are_tracked_as_by_mosam(monkeypatch, rate):
+    model = build_model("nano", image_size=64)
+    initialize(model)
+    clip = ClipStream(1, ClipConfig(64, 5, 2), 1).batch(0)
+    remember, follow = model_steps._memory, model_steps._propagated
+    selected, guided = set(), set()
+
+    def see_selection(model, history, gap, selects):
+        selected.add(selects)
+        return remember(model, history, gap, selects)
+
+    def see_guide(model, seen, memory, guide):
+        guided.add(guide is not None)
+        return follow(model, seen, memory, guide)
+
+    monkeypatch.setattr(model_steps, "_memory", see_selection)
+    monkeypatch.setattr(model_steps, "_propagated", see_guide)
+    for seed in range(4):
+        clip_loss(model, clip, np.random.default_rng(seed), mosam_rate=rate)
+    assert selected == {bool(rate)} and (True in guided) == bool(rate)
+
+
 @pytest.mark.slow
 def test_processes_that_train_together_agree_and_write_one_log(tmp_path):
     script = Path(__file__).parent / "train_together.py"

@@ -27,7 +27,7 @@ from mosam_ros.mosam.sam2_model import Sam2Model
 from mosam_ros.synthetic import ObjectKinds
 from mosam_ros.training.curves import plot_curves
 from mosam_ros.training.data import HIDE_RATE, PART_RATE, ClipConfig, ClipStream
-from mosam_ros.training.model_steps import clip_loss, image_loss, initialize
+from mosam_ros.training.model_steps import MOSAM_RATE, clip_loss, image_loss, initialize
 from mosam_ros.training.ranks import Ranks
 
 BETAS = (0.9, 0.98)
@@ -62,6 +62,8 @@ class Stage:
         even_speed: objects are no faster where frames of the scene are skipped.
         kinds: what share of the objects is hard to make out.
         piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
+        mosam_rate: share of steps in which forecasts prompt most frames, and of those in which
+            memories are selected.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Stage:
     even_speed: bool = False
     kinds: ObjectKinds = ObjectKinds()
     piece_rate: float = 0.0
+    mosam_rate: float = MOSAM_RATE
 
     @property
     def clips(self) -> ClipConfig:
@@ -218,6 +221,25 @@ SCHEDULE = (
             solid=0.55, compound=0.3, wiry=0.15, camouflaged=0.15, translucent=0.12, turning=0.25
         ),
         piece_rate=0.12,
+    ),
+    Stage(
+        "large",
+        size=320,
+        clip_length=11,
+        num_clips=2,
+        num_targets=3,
+        steps=800,
+        learning_rate=2e-4,
+        hide_rate=0.65,
+        part_rate=0.3,
+        long_memory=True,
+        burn_in=4,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.5, compound=0.3, wiry=0.15, camouflaged=0.15, translucent=0.12, turning=0.25
+        ),
+        piece_rate=0.15,
+        mosam_rate=0.75,
     ),
 )
 
@@ -385,7 +407,9 @@ class Trainer:
         if stage.single_images:
             loss = image_loss(self.model, clip, generator)
         else:
-            loss = clip_loss(self.model, clip, generator, stage.long_memory, stage.burn_in)
+            loss = clip_loss(
+                self.model, clip, generator, stage.long_memory, stage.burn_in, stage.mosam_rate
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         self.ranks.average_gradients(self.model.base.parameters())

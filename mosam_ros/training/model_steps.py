@@ -26,7 +26,9 @@ from mosam_ros.training.data import Clip
 
 PROMPT_KINDS = ("mask", "box", "point", "box_and_point")
 PROMPT_RATES = (0.45, 0.25, 0.2, 0.1)
-MOTION_PROMPT_RATE = 0.5
+MOSAM_RATE = 0.5
+"""Share of steps in which forecasts prompt most frames, and of those in which memories are selected
+by their scores; the two are drawn apart. More for stages that train for the tracker as it comes."""
 MOTION_PROMPT_FRAME_RATE = 0.8
 MOTION_KINDS = ("motion", "motion_points", "motion_box")
 MOTION_KIND_RATES = (0.6, 0.2, 0.2)
@@ -40,8 +42,6 @@ MISLED_RATE = 0.15
 OWN_PROMPT_RATE = 0.5
 """Share of clips whose motion prompts come from the model's own masks, right or wrong, as they do
 in the tracker."""
-SELECTION_RATE = 0.5
-"""Share of clips in which memories are selected by their scores, as in the tracker."""
 RELIABLE_IOU = 0.6
 """Predicted IoU above which a frame is selected."""
 KEPT_ABSENT = 2
@@ -251,6 +251,7 @@ def clip_loss(
     generator: np.random.Generator,
     long_memory: bool = False,
     burn_in: int = 0,
+    mosam_rate: float = MOSAM_RATE,
 ) -> StepLoss:
     """Unroll a batch of clips, K targets each, and return the mean loss over the learned frames.
 
@@ -261,6 +262,7 @@ def clip_loss(
         long_memory: on half of the steps pretend that the prompt lies long back.
         burn_in: T - `burn_in` frames in a row are learned, from a random one on; those before
             are only tracked.
+        mosam_rate: probability that forecasts prompt most frames, and that memories are selected.
     """
     device = model.device
     learned = learned_frames(clip.frames.shape[1], burn_in, generator)
@@ -276,9 +278,9 @@ def clip_loss(
     features = model.encode_image(images)
     owner = torch.arange(num_clips, device=device).repeat_interleave(num_targets) * length
     kind = str(generator.choice(PROMPT_KINDS, p=PROMPT_RATES))
-    motion = generator.random() < MOTION_PROMPT_RATE
+    motion = generator.random() < mosam_rate
     gap = int(generator.integers(1, MAX_GAP)) if long_memory and generator.random() < 0.5 else 0
-    selects = generator.random() < SELECTION_RATE
+    selects = generator.random() < mosam_rate
     own_prompts = generator.random() < OWN_PROMPT_RATE
     history: list[_Remembered] = []
     losses, parts = [], []
