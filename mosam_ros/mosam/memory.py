@@ -161,10 +161,11 @@ class TemporalSelection:
             without the target come last in the ranking and take only slots that stay free, so that
             a target that is hidden is remembered as seen, and a look-alike soon takes its place.
         keep_unsure: of the frames since the last one that passed the first round, if the target is
-            in sight in all of them, the newest is taken in any case, and the others, the newest
-            first, for slots that are still free. The paper's rule, without it, remembers a target
-            that comes out from behind something as the half that it was sure of, and one that is
-            hard to make out by its prompt alone, where plain SAM 2 keeps it.
+            in sight in all of them, the newest that passes `rank_threshold` is taken too. Where no
+            frame of the window passed the first round, they are taken as they are, the newest
+            first, as by plain SAM 2. The paper's rule, without it, remembers a target that comes
+            out from behind something as the half that it was sure of, and one that is hard to make
+            out by its prompt alone.
     """
 
     num_slots: int
@@ -213,9 +214,14 @@ class TemporalSelection:
         return chosen, passed
 
     def _unsure_since(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
-        """The frames since the last reliable one; none if the target was out of sight in one."""
+        """The frames worth keeping since the last reliable one, all of them if there is none; none
+        if the target was out of sight in one.
+        """
         unsure = list(takewhile(lambda e: not self._is_reliable(e), candidates))
-        return unsure if all(e.object_score > 0 for e in unsure) else []
+        if any(e.object_score <= 0 for e in unsure):
+            return []
+        never_sure = len(unsure) == len(candidates)
+        return [e for e in unsure if never_sure or self._may_rank(e)]
 
     def _is_reliable(self, entry: MemoryEntry) -> bool:
         seen = entry.object_score > self.occlusion_threshold

@@ -179,8 +179,8 @@ _METHOD: Mapping[str, Setting] = {
         6,
     ),
     "memory.keep_unsure": _Said(
-        "Remember the newest frame too, and in places that stay free those before it, if the "
-        "target has been in sight since the last sure one; false: as the paper writes the rule."
+        "Remember the newest of these other frames too if the target has been in sight since the "
+        "last sure one, and all where none is sure; false: as the paper writes the rule."
     ),
     "memory.foreground_threshold": _Said(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
