@@ -575,7 +575,8 @@ def test_thresholds_reach_the_memory_selection(loaded):
         tracker.add(BOX)
         for index in range(4):
             tracker.track(crossing.frame(index), stamp(index))
-    memory = replace(plain.config.memory, iou_threshold=1.0, rank_threshold=1.0, keep_absent=0)
+    thresholds = {"iou_threshold": 1.0, "rank_threshold": 1.0}
+    memory = replace(plain.config.memory, **thresholds, keep_absent=0, keep_unsure=False)
     strict.reconfigure(replace(strict.config, memory=memory))
     a, b = (t.track(crossing.frame(4), stamp(4)).targets[0] for t in (plain, strict))
     assert np.abs(a.mask_logits - b.mask_logits).max() > 1e-3
