@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -261,7 +262,7 @@ class _Target:
 
     def usual_area(self, num_frames: int) -> float:
         """Pixels, the median of so many last masks; 0 if there are none."""
-        return float(np.median(list(self.areas)[-num_frames:])) if self.areas else 0.0
+        return median(list(self.areas)[-num_frames:]) if self.areas else 0.0
 
     def is_partly_hidden(self, min_area_ratio: float) -> bool:
         """Whether less than this share of the target was seen in the last frame."""
