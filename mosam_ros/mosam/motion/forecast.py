@@ -8,6 +8,7 @@ same target came true, coordinate by coordinate.
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ class Forecaster:
     @property
     def _interval(self) -> float:
         """Seconds between frames; 0 while unknown."""
-        return float(np.median(self._intervals)) if self._intervals else 0.0
+        return median(self._intervals) if self._intervals else 0.0
 
     def key_point_history(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What the trained encoder needs once the forecaster is `ready`: the key points (K, 2) in
