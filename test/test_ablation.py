@@ -55,7 +55,9 @@ def test_the_rows_are_those_of_table_4():
     assert rows["TS as written"].memory.keep_absent == 0 and not rows["TS as written"].motion.sparse
     assert rows["mosam as written"] == replace(
         rows["mosam"],
-        motion=replace(rows["mosam"].motion, max_overlap=1.0, min_area_ratio=0.0),
+        motion=replace(
+            rows["mosam"].motion, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
+        ),
         memory=replace(rows["mosam"].memory, keep_absent=0, keep_unsure=False, rank_threshold=0.6),
     )
     assert rows["SM+DM as written"].motion.max_overlap == 1.0

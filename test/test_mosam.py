@@ -294,10 +294,35 @@ def test_a_partly_hidden_target_is_not_prompted(loaded, clip, share, ratio, prom
     assert only(tracker).forecaster.num_observations == 8
 
 
-def test_a_camera_that_changes_its_size_says_anew_how_large_the_target_is(loaded, clip):
+@pytest.mark.parametrize(
+    ("share", "ratio", "prompted"), [(0.94, 0.96, False), (0.98, 0.96, True), (0.94, 0.0, True)]
+)
+def test_a_target_is_not_prompted_when_its_predicted_iou_falls(
+    loaded, clip, share, ratio, prompted
+):
+    tracker, last = moving(loaded, clip)
+    motion = replace(ALWAYS_PROMPTED.motion, min_iou_ratio=ratio)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    iou = last.targets[0].predicted_iou
+    only(tracker).ious.extend([iou / share] * 29 + [iou])
+    result = tracker.track(clip[7].image)
+    assert injected([result]) == [prompted]
+    assert only(tracker).ious[-1] == result.targets[0].predicted_iou
+    assert only(tracker).forecaster.num_observations == 8
+
+
+def test_a_camera_that_changes_its_size_says_anew_what_is_usual_of_the_target(loaded, clip):
     tracker, _ = moving(loaded, clip)
-    small = tracker.track(clip[7].image[::2, ::2].copy())
-    assert list(only(tracker).areas) == [small.targets[0].area]
+    (small,) = tracker.track(clip[7].image[::2, ::2].copy()).targets
+    assert list(only(tracker).areas) == [small.area]
+    assert list(only(tracker).ious) == [small.predicted_iou]
+
+
+def test_time_that_jumps_back_says_anew_what_is_usual_of_the_target(loaded, clip):
+    tracker, _ = moving(loaded, clip)
+    (target,) = tracker.track(clip[7].image, stamp=-5.0).targets
+    assert list(only(tracker).areas) == [target.area]
+    assert list(only(tracker).ious) == [target.predicted_iou]
 
 
 def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip):

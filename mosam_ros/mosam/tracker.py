@@ -103,6 +103,8 @@ class MotionConfig:
         min_area_ratio: a target whose mask is smaller than this share of its usual area, the median
             of its last `USUAL_FRAMES` masks, is taken to be partly hidden and is not prompted: the
             box of what is seen of it would keep it at that. With 0, as the paper writes it, it is.
+        min_iou_ratio: the same for its predicted IoU, which falls when the target goes behind or
+            beside something else: a prompt would hold the mask on that.
     """
 
     sparse: bool = True
@@ -114,6 +116,7 @@ class MotionConfig:
     reliable_iou: float = 0.6
     max_overlap: float = 0.8
     min_area_ratio: float = 0.7
+    min_iou_ratio: float = 0.96
 
     def __post_init__(self) -> None:
         require_key_point_count(self.num_key_points)
@@ -212,6 +215,7 @@ LIVE_SETTINGS = frozenset(
         "motion.reliable_iou",
         "motion.max_overlap",
         "motion.min_area_ratio",
+        "motion.min_iou_ratio",
         "memory.spatial",
         "memory.iou_threshold",
         "memory.occlusion_threshold",
@@ -231,8 +235,9 @@ LIVE_SETTINGS = frozenset(
 class _Target:
     """All state of one target between frames.
 
-    `forecast` is for the frame being tracked; `areas`, in pixels, are those of the last masks in
-    which the target was TRACKED, reliable or not: a target that stays small is soon trusted again.
+    `forecast` is for the frame being tracked; `areas`, in pixels, and `ious`, predicted, are those
+    of the last masks in which the target was TRACKED, reliable or not: a target that stays small,
+    or hard to make out, is soon trusted again.
     """
 
     target_id: int
@@ -244,6 +249,7 @@ class _Target:
     forecast: MotionPrompt | None = None
     was_reliable: bool = False
     areas: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
+    ious: deque[float] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
 
     @property
     def is_new(self) -> bool:
@@ -264,9 +270,15 @@ class _Target:
         """Pixels, the median of so many last masks; 0 if there are none."""
         return median(list(self.areas)[-num_frames:]) if self.areas else 0.0
 
-    def is_partly_hidden(self, min_area_ratio: float) -> bool:
-        """Whether less than this share of the target was seen in the last frame."""
-        return self.areas[-1] < min_area_ratio * self.usual_area(USUAL_FRAMES)
+    def is_in_doubt(self, min_area_ratio: float, min_iou_ratio: float) -> bool:
+        """Whether the last mask was smaller, or less sure, than this share of what is usual."""
+        small = self.areas[-1] < min_area_ratio * self.usual_area(USUAL_FRAMES)
+        return small or self.ious[-1] < min_iou_ratio * median(self.ious)
+
+    def forget_masks(self) -> None:
+        """Start anew with what is usual of the target's masks."""
+        self.areas.clear()
+        self.ious.clear()
 
 
 @dataclass(frozen=True)
@@ -485,9 +497,15 @@ class MosamTracker:
         other = self.empty_copy()
         other._frame_index = since[0].frame_index if since else self._frame_index
         forecaster = Forecaster(self.config.motion.num_key_points)
-        presence, areas = copy.copy(target.presence), copy.copy(target.areas)
         other._targets[target_id] = _Target(
-            target_id, target.label, bank, forecaster, presence, prompt, areas=areas
+            target_id,
+            target.label,
+            bank,
+            forecaster,
+            copy.copy(target.presence),
+            prompt,
+            areas=copy.copy(target.areas),
+            ious=copy.copy(target.ious),
         )
         return other
 
@@ -589,7 +607,7 @@ class MosamTracker:
             past.clear()
             for target in self._targets.values():
                 target.forecaster.reset()
-                target.areas.clear()
+                target.forget_masks()
         elif past and time - past[-1].time > LONG_GAP:
             past.clear()
         self._time = time
@@ -663,7 +681,7 @@ class MosamTracker:
         """
         motion = self.config.motion
         forecast = target.trusted_forecast if motion.prompts else None
-        if forecast is None or target.is_partly_hidden(motion.min_area_ratio):
+        if forecast is None or target.is_in_doubt(motion.min_area_ratio, motion.min_iou_ratio):
             return None
         moves = target.forecaster.overlap(forecast) <= motion.max_overlap
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)
@@ -827,12 +845,13 @@ class MosamTracker:
         prompted = target.prompt is not None
         state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
         if prompted:
-            target.areas.clear()
+            target.forget_masks()
         lost = area <= SUDDEN_LOSS * target.usual_area(RECENT_FRAMES)
         sure = iou > self.config.motion.reliable_iou and not lost
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
         if state is TargetState.TRACKED:
             target.areas.append(area)
+            target.ious.append(iou)
 
     def _dense_motion(
         self, mask: NDArray[np.bool_], box: NDArray[np.float64], past: _PastFrame, current: object

@@ -149,6 +149,11 @@ _METHOD: Mapping[str, Setting] = {
         0.0,
         1.0,
     ),
+    "motion.min_iou_ratio": _Said(
+        "The same for its predicted IoU, which falls when it goes behind or beside something else.",
+        0.0,
+        1.0,
+    ),
     "memory.temporal": _Said(
         "Choose the remembered frames by their scores (section 3.3.1 of the paper); false: "
         "the newest ones, as SAM 2 does."

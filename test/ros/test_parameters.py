@@ -53,6 +53,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "motion.reliable_iou": 0.55,
         "motion.max_overlap": 0.9,
         "motion.min_area_ratio": 0.5,
+        "motion.min_iou_ratio": 0.6,
         "memory.iou_threshold": 0.8,
         "memory.occlusion_threshold": 0.5,
         "memory.rank_threshold": 0.3,
