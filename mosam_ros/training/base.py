@@ -241,6 +241,25 @@ SCHEDULE = (
         piece_rate=0.15,
         mosam_rate=0.75,
     ),
+    Stage(
+        "large hiding",
+        size=320,
+        clip_length=14,
+        num_clips=2,
+        num_targets=3,
+        steps=560,
+        learning_rate=2e-4,
+        hide_rate=0.8,
+        part_rate=0.15,
+        long_memory=True,
+        burn_in=7,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.5, compound=0.3, wiry=0.15, camouflaged=0.15, translucent=0.12, turning=0.25
+        ),
+        piece_rate=0.12,
+        mosam_rate=0.75,
+    ),
 )
 
 
