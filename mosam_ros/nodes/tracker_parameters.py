@@ -150,7 +150,8 @@ _METHOD: Mapping[str, Setting] = {
         1.0,
     ),
     "motion.min_iou_ratio": _Said(
-        "The same for its predicted IoU, which falls when it goes behind or beside something else.",
+        "A target whose predicted IoU is below this share of its usual one may be going behind "
+        "something or out of the image and is not prompted; 0: it is, as the paper writes it.",
         0.0,
         1.0,
     ),
