@@ -325,6 +325,14 @@ def test_time_that_jumps_back_says_anew_what_is_usual_of_the_target(loaded, clip
     assert list(only(tracker).ious) == [target.predicted_iou]
 
 
+def test_a_rewound_target_keeps_what_is_usual_of_its_masks(loaded, clip):
+    tracker, _ = moving(loaded, clip)
+    state = only(tracker)
+    rewound = only(tracker.rewound(state.target_id, time=1000.0))
+    assert (rewound.areas, rewound.ious) == (state.areas, state.ious)
+    assert rewound.areas is not state.areas and rewound.ious is not state.ious
+
+
 def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip):
     tracker, last = moving(loaded, clip)
     only(tracker).areas.extend([5 * last.targets[0].area] * 5)
