@@ -40,10 +40,12 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 
 def test_the_rows_are_those_of_table_4():
     rows = table_rows()
-    names = ["sam2", "SM", "DM", "SM+DM", "TS", "SS", "SM+DM+TS", "SM+DM+SS", "mosam"]
-    assert list(rows) == [*names, "SM+DM as written", "TS as written", "mosam as written"]
+    names = ["sam2", "SM", "DM", "SM+DM", "TS", "SS", "SM+DM+TS", "SM+DM+SS", "SM+DM+TS+SS"]
+    assert list(rows) == [*names, "mosam", "SM+DM as written", "TS as written", "mosam as written"]
     assert rows["sam2"] == TrackerConfig.sam2() and rows["mosam"] == TrackerConfig()
-    for name in names[1:-1]:
+    assert rows["SM+DM+TS+SS"] == replace(rows["mosam"], doubt_frames=0)
+    for name in names[1:]:
+        assert rows[name].doubt_frames == 0
         motion, memory = rows[name].motion, rows[name].memory
         parts = {
             "SM": motion.sparse,
@@ -59,6 +61,7 @@ def test_the_rows_are_those_of_table_4():
             rows["mosam"].motion, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
         ),
         memory=replace(rows["mosam"].memory, keep_absent=0, keep_unsure=False, rank_threshold=0.6),
+        doubt_frames=0,
     )
     assert rows["SM+DM as written"].motion.max_overlap == 1.0
 

@@ -41,3 +41,48 @@ def test_a_sure_mask_or_a_prompt_is_believed_at_once():
 
 def test_an_empty_mask_is_not_the_target_whatever_its_score():
     assert states(Presence(lost_after=5), [(0, 5.0, 0.9)]) == [OCCLUDED]
+
+
+SURE, DOUBTFUL = (50, 6.0, 0.9), (50, 1.5, 0.6)
+
+
+def test_masks_with_scores_far_below_the_usual_ones_are_not_the_target_from_the_third_on():
+    presence = Presence(lost_after=30, doubt_frames=3)
+    assert states(presence, [SURE] * 5 + [DOUBTFUL] * 2) == [TRACKED] * 7
+    assert not presence.is_doubted
+    assert states(presence, [DOUBTFUL] * 3) == [OCCLUDED] * 3
+    assert presence.is_doubted and presence.frames_since_tracked == 3
+    assert states(presence, [SURE]) == [TRACKED] and not presence.is_doubted
+
+
+def test_doubt_needs_low_values_of_both_scores_in_frames_in_a_row():
+    low_score, low_iou = (50, 1.5, 0.8), (50, 3.0, 0.3)
+    for frames in ([low_score] * 6, [low_iou] * 6, [DOUBTFUL, DOUBTFUL, SURE] * 3):
+        presence = Presence(lost_after=30, doubt_frames=3)
+        assert states(presence, [SURE] * 9 + frames) == [TRACKED] * (9 + len(frames))
+    presence = Presence(lost_after=30, doubt_frames=3)
+    hidden_between = [DOUBTFUL, DOUBTFUL, (0, -1.0, 0.1), DOUBTFUL, DOUBTFUL]
+    assert states(presence, [SURE] * 9 + hidden_between)[-1] is TRACKED
+
+
+def test_a_target_that_is_always_hard_to_make_out_is_not_doubted():
+    presence = Presence(lost_after=30, doubt_frames=3)
+    assert states(presence, [DOUBTFUL] * 60) == [TRACKED] * 60
+
+
+def test_what_stays_doubtful_becomes_what_is_usual():
+    presence = Presence(lost_after=100, doubt_frames=3)
+    assert states(presence, [SURE] * 30 + [DOUBTFUL] * 10)[-1] is OCCLUDED
+    assert states(presence, [DOUBTFUL] * 10)[-1] is TRACKED
+
+
+def test_what_the_user_shows_is_not_doubted_and_says_nothing_of_what_is_usual():
+    presence = Presence(lost_after=30, doubt_frames=3)
+    states(presence, [SURE] * 9 + [DOUBTFUL] * 3)
+    assert presence.update(50, 10.0, 1.0, prompted=True) is TRACKED and not presence.is_doubted
+    assert states(presence, [DOUBTFUL] * 9) == [TRACKED] * 9
+
+
+def test_without_doubt_frames_no_mask_is_doubted():
+    presence = Presence(lost_after=30, doubt_frames=0)
+    assert states(presence, [SURE] * 9 + [DOUBTFUL] * 9) == [TRACKED] * 18

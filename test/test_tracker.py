@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.mosam import presence
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import TargetState
@@ -256,6 +257,28 @@ def test_a_target_that_stays_away_is_occluded_then_lost(loaded, clip):
     assert states[-1].frames_since_seen > 3
     assert [s.state for s in states].count(TargetState.OCCLUDED) == 3
     assert states[-1].box is None and states[-1].area == 0 and states[-1].presence < 0.5
+
+
+def test_a_doubted_target_is_occluded_and_has_no_mask(loaded, clip, monkeypatch):
+    doubting, trusting = (MosamTracker(loaded, TrackerConfig(doubt_frames=n)) for n in (2, 0))
+    for tracker in (doubting, trusting):
+        tracker.add(Prompt.from_mask(clip[0].masks[0]))
+        for frame in clip[:2]:
+            tracker.track(frame.image)
+    monkeypatch.setattr(presence, "DOUBTFUL_SCORE", 9.0)
+    monkeypatch.setattr(presence, "DOUBTFUL_IOU", 9.0)
+    first, *others = [doubting.track(clip[2].image).targets[0] for _ in range(3)]
+    assert first.state == TargetState.TRACKED and first.area > 0
+    for target in others:
+        assert target.state == TargetState.OCCLUDED and target.object_score > 0
+        assert target.box is None and target.centroid is None and target.area == 0
+        assert not target.mask.any() and (target.mask_logits < 0).all()
+    for _ in range(3):
+        target = trusting.track(clip[2].image).targets[0]
+        assert target.state == TargetState.TRACKED and target.area > 0
+    monkeypatch.undo()
+    target = doubting.track(clip[2].image).targets[0]
+    assert target.state == TargetState.TRACKED and target.area > 0
 
 
 def test_a_prompt_outside_the_frame_is_reported_and_the_others_go_on(loaded, clip):

@@ -94,8 +94,9 @@ class ClipResult:
 
 def table_rows() -> dict[str, TrackerConfig]:
     """The rows of table 4: sparse motion SM, dense motion DM, temporal and spatial selection TS and
-    SS; `mosam` is the tracker as it comes. Those `as written` follow the paper to the letter where
-    the tracker reads it otherwise.
+    SS; `mosam` is the tracker as it comes: all four, and doubtful masks are not shown
+    (`doubt_frames`). Rows `as written` follow the paper to the letter where the tracker reads it
+    otherwise.
     """
     return {
         BASE: TrackerConfig.sam2(),
@@ -106,6 +107,7 @@ def table_rows() -> dict[str, TrackerConfig]:
         "SS": _parts(spatial=True),
         "SM+DM+TS": _parts(sparse=True, dense=True, temporal=True),
         "SM+DM+SS": _parts(sparse=True, dense=True, spatial=True),
+        "SM+DM+TS+SS": _parts(sparse=True, dense=True, temporal=True, spatial=True),
         FULL: TrackerConfig(),
         "SM+DM as written": _as_written(_parts(sparse=True, dense=True)),
         "TS as written": _as_written(_parts(temporal=True)),
@@ -119,7 +121,7 @@ def _as_written(config: TrackerConfig) -> TrackerConfig:
     memory = replace(
         config.memory, keep_absent=0, keep_unsure=False, rank_threshold=PAPER_RANK_THRESHOLD
     )
-    return replace(config, motion=motion, memory=memory)
+    return replace(config, motion=motion, memory=memory, doubt_frames=0)
 
 
 def _parts(
@@ -128,9 +130,8 @@ def _parts(
     """The tracker as it comes with only these parts switched on."""
     full = TrackerConfig()
     motion = replace(full.motion, sparse=sparse, dense=dense)
-    return replace(
-        full, motion=motion, memory=replace(full.memory, temporal=temporal, spatial=spatial)
-    )
+    memory = replace(full.memory, temporal=temporal, spatial=spatial)
+    return replace(full, motion=motion, memory=memory, doubt_frames=0)
 
 
 MOTION_SWEEPS: dict[str, tuple[float, ...]] = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 from mosam_ros.mosam.results import TargetState
 
 CONFIRM_FRAMES = 2
@@ -10,19 +13,39 @@ CONFIRM_FRAMES = 2
 SURE_IOU = 0.7
 """… or at once, if the predicted IoU of its mask is above this."""
 
+USUAL_FRAMES = 30
+"""So many last masks say what is usual of a target."""
+
+DOUBTFUL_SCORE = 0.3
+"""A mask is doubtful whose object score is below this share of the target's usual one, …"""
+
+DOUBTFUL_IOU = 0.8
+"""… if its predicted IoU is below this share of what is usual, too."""
+
 
 class Presence:
     """The state of one target, with hysteresis on its way back.
 
     A target whose object score falls to 0 or whose mask is empty is OCCLUDED at once, and LOST
-    after a time. What is seen then is the target again only when it is confirmed.
+    after a time. What is seen then is the target again only when it is confirmed. A target whose
+    masks have become doubtful is OCCLUDED as well: what leaves the image, or goes behind something,
+    is often still "seen" where it was, or in its neighbor, with scores that are low for it.
 
     Args:
         lost_after: frames without the target after which OCCLUDED becomes LOST.
+        doubt_frames: so many doubtful masks in a row are not the target; 0: every mask is.
+
+    Attributes:
+        is_doubted: whether the last frame's mask is taken not to be the target.
     """
 
-    def __init__(self, lost_after: int) -> None:
+    def __init__(self, lost_after: int, doubt_frames: int = 0) -> None:
         self.lost_after = lost_after
+        self.doubt_frames = doubt_frames
+        self.is_doubted = False
+        self._scores: deque[float] = deque(maxlen=USUAL_FRAMES)
+        self._ious: deque[float] = deque(maxlen=USUAL_FRAMES)
+        self._doubtful_in_a_row = 0
         self._seen_in_a_row = 0
         self.frames_since_tracked = 0
 
@@ -46,6 +69,12 @@ class Presence:
             prompted: whether the user showed the target in this frame.
         """
         seen = area > 0 and object_score > 0
+        if seen:
+            self._doubt(object_score, predicted_iou, prompted)
+        else:
+            self._doubtful_in_a_row = 0
+        self.is_doubted = seen and 0 < self.doubt_frames <= self._doubtful_in_a_row
+        seen = seen and not self.is_doubted
         self._seen_in_a_row = self._seen_in_a_row + 1 if seen else 0
         confirmed = (
             self.state is TargetState.TRACKED
@@ -55,3 +84,19 @@ class Presence:
         )
         self.frames_since_tracked = 0 if seen and confirmed else self.frames_since_tracked + 1
         return self.state
+
+    def _doubt(self, object_score: float, predicted_iou: float, prompted: bool) -> None:
+        """Count doubtful masks. What the user shows is none, and says nothing of what is usual."""
+        if prompted:
+            self._scores.clear()
+            self._ious.clear()
+            self._doubtful_in_a_row = 0
+            return
+        doubtful = (
+            len(self._scores) > 0
+            and object_score < DOUBTFUL_SCORE * median(self._scores)
+            and predicted_iou < DOUBTFUL_IOU * median(self._ious)
+        )
+        self._doubtful_in_a_row = self._doubtful_in_a_row + 1 if doubtful else 0
+        self._scores.append(object_score)
+        self._ious.append(predicted_iou)

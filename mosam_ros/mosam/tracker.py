@@ -37,7 +37,7 @@ from mosam_ros.mosam.motion.flow import (
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
 from mosam_ros.mosam.motion.preference import forecast_preference
-from mosam_ros.mosam.presence import Presence
+from mosam_ros.mosam.presence import USUAL_FRAMES, Presence
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import (
     Box,
@@ -52,6 +52,7 @@ from mosam_ros.mosam.sam2_model import (
     BOX_FIRST,
     BOX_LAST,
     LOGIT_LIMIT,
+    NO_OBJ_SCORE,
     POSITIVE,
     Candidates,
     ImageFeatures,
@@ -65,9 +66,6 @@ SUDDEN_LOSS = 0.5
 
 RECENT_FRAMES = 5
 """So many last masks say whether one has suddenly lost area."""
-
-USUAL_FRAMES = 30
-"""So many last masks say how large a target usually is."""
 
 MAX_TARGET_ID = 65535
 """Ids are the values of a 16-bit label image; 0 is no target."""
@@ -181,12 +179,16 @@ class TrackerConfig:
         motion: motion-guided prompting.
         memory: memory selection.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
+        doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
+            object score and a predicted IoU far below what is usual of it (`Presence`); with 0, as
+            in SAM 2, it has one whenever the object score is above 0.
         max_targets: every target costs time and memory; more are refused.
     """
 
     motion: MotionConfig = MotionConfig()
     memory: MemoryConfig = MemoryConfig()
     lost_after: int = 30
+    doubt_frames: int = 3
     max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:
@@ -195,9 +197,9 @@ class TrackerConfig:
 
     @classmethod
     def sam2(cls) -> TrackerConfig:
-        """Plain SAM 2: no motion prompts, no memory selection."""
+        """Plain SAM 2: no motion prompts, no memory selection, every mask shown."""
         motion = MotionConfig(sparse=False, dense=False)
-        return cls(motion, MemoryConfig(temporal=False, spatial=False))
+        return cls(motion, MemoryConfig(temporal=False, spatial=False), doubt_frames=0)
 
 
 def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -225,6 +227,7 @@ LIVE_SETTINGS = frozenset(
         "memory.keep_unsure",
         "memory.foreground_threshold",
         "lost_after",
+        "doubt_frames",
         "max_targets",
     }
 )
@@ -394,6 +397,7 @@ class MosamTracker:
         self._policy = self._make_policy()
         for target in self._targets.values():
             target.presence.lost_after = config.lost_after
+            target.presence.doubt_frames = config.doubt_frames
 
     def _make_policy(self) -> MemoryPolicy:
         memory, model = self.config.memory, self._model
@@ -446,7 +450,7 @@ class MosamTracker:
             label,
             MemoryBank(memory.max_prompted_frames, num_recent),
             Forecaster(self.config.motion.num_key_points),
-            Presence(self.config.lost_after),
+            Presence(self.config.lost_after, self.config.doubt_frames),
             prompt,
         )
         return target_id
@@ -844,6 +848,8 @@ class MosamTracker:
         iou = float(readout.predicted_iou[row])
         prompted = target.prompt is not None
         state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
+        if target.presence.is_doubted:
+            readout.clear(row)
         if prompted:
             target.forget_masks()
         lost = area <= SUDDEN_LOSS * target.usual_area(RECENT_FRAMES)
@@ -940,6 +946,12 @@ class _Readout:
     predicted_iou: NDArray[np.float32]
     object_score: NDArray[np.float32]
     geometry: MaskGeometry
+
+    def clear(self, row: int) -> None:
+        """Leave a target without a mask."""
+        self.masks[row] = False
+        self.mask_logits[row] = NO_OBJ_SCORE
+        self.geometry.areas[row] = 0
 
     @classmethod
     def of(cls, predictions: list[Prediction], size: tuple[int, int]) -> _Readout:

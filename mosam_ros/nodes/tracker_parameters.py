@@ -199,6 +199,12 @@ _METHOD: Mapping[str, Setting] = {
         1,
         LARGEST_INTEGER,
     ),
+    "doubt_frames": _Said(
+        "A target counts as occluded, and has no mask, from so many frames in a row on whose "
+        "scores are far below what is usual of it; 0: it has one whatever its scores.",
+        0,
+        LARGEST_INTEGER,
+    ),
     "max_targets": _Said(
         "Targets tracked at a time; more are refused, for each costs time and memory.",
         1,

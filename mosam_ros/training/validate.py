@@ -93,7 +93,7 @@ def score_clip(loaded: LoadedModel, name: str, clip: list[SceneFrame], kind: str
         visible = np.count_nonzero(truth) >= VISIBLE_PIXELS
         iou = mask_iou(result.mask, truth) if visible else np.nan
         repeated = mask_iou(first, truth) if visible else np.nan
-        rows.append((iou, repeated, result.predicted_iou, result.object_score > 0, not truth.any()))
+        rows.append((iou, repeated, result.predicted_iou, result.area > 0, not truth.any()))
     iou, repeated, predicted, seen, hidden = map(np.array, zip(*rows, strict=True))
     return ClipScore(name, iou, repeated, predicted, seen, hidden)
 
