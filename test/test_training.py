@@ -232,6 +232,44 @@ def test_the_log_counts_steps_once_that_were_done_again(tmp_path):
     assert [row["loss"] for row in by_stage["b"]] == [0.5]
 
 
+def test_training_in_bfloat16_has_nearly_the_same_loss_and_keeps_the_weights_as_they_are(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(base, "SCHEDULE", TINY[1:])
+    seen = {}
+    for name, options in (("single", []), ("half", ["--bfloat16"])):
+        base.main(
+            [
+                "--out",
+                str(tmp_path / name),
+                "--device",
+                "cpu",
+                "--workers",
+                "0",
+                "--save-every",
+                "3",
+                *options,
+            ]
+        )
+        seen[name] = losses(tmp_path / name)
+        state = torch.load(tmp_path / name / "last.pt")["model"]
+        assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
+    assert seen["half"] == pytest.approx(seen["single"], rel=0.03)
+    assert seen["half"] != seen["single"]
+
+
+def test_frames_that_are_only_tracked_are_encoded_as_the_others_but_are_not_learned_from():
+    model = load_model("nano", device="cpu", image_size=64).model
+    model.base.requires_grad_(True)
+    frames = ClipStream(0, ClipConfig(64, 5, 2), 2).batch(0).frames
+    every = model_steps._clip_features(model, frames, 2, 0)
+    some = model_steps._clip_features(model, frames, 2, 3)
+    for t in range(5):
+        whole, part = every(t).coarse, some(t).coarse
+        torch.testing.assert_close(part, whole, rtol=1e-3, atol=1e-4)
+        assert part.requires_grad == (t >= 3) and whole.requires_grad
+
+
 def test_the_loss_falls(tmp_path):
     stage = Stage("images", 64, 3, 2, 2, 60, 1e-3, single_images=True)
     trainer = Trainer(tmp_path, 0, (stage,))

@@ -26,8 +26,8 @@ from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
 from mosam_ros.synthetic import ObjectKinds
 from mosam_ros.training.curves import plot_curves
-from mosam_ros.training.data import HIDE_RATE, PART_RATE, ClipConfig, ClipStream
-from mosam_ros.training.model_steps import MOSAM_RATE, clip_loss, image_loss, initialize
+from mosam_ros.training.data import HIDE_RATE, PART_RATE, Clip, ClipConfig, ClipStream
+from mosam_ros.training.model_steps import MOSAM_RATE, StepLoss, clip_loss, image_loss, initialize
 from mosam_ros.training.ranks import Ranks
 
 BETAS = (0.9, 0.98)
@@ -278,6 +278,7 @@ class Trainer:
         seed: of the weights and the data.
         schedule: the stages.
         ranks: this process among those that train.
+        bfloat16: compute products in bfloat16; the weights stay in single precision.
     """
 
     def __init__(
@@ -286,11 +287,13 @@ class Trainer:
         seed: int,
         schedule: tuple[Stage, ...] = SCHEDULE,
         ranks: Ranks | None = None,
+        bfloat16: bool = False,
     ) -> None:
         self.out = out
         self.seed = seed
         self.schedule = schedule
         self.ranks = ranks or Ranks()
+        self.bfloat16 = bfloat16
         self.stage_index = 0
         self.step = 0
         self.seconds = 0.0
@@ -414,7 +417,7 @@ class Trainer:
             if self.step % save_every == 0:
                 self.save()
 
-    def train_step(self, stage: Stage, clip) -> dict[str, float]:
+    def train_step(self, stage: Stage, clip: Clip) -> dict[str, float]:
         """One optimizer step; returns its losses."""
         generator = np.random.default_rng([self.seed, self.stage_index, self.step])
         rate = learning_rate(stage, self.step)
@@ -423,12 +426,8 @@ class Trainer:
         self.model.base.train()
         self.model.base.image_encoder.trunk.train(not stage.frozen_trunk)
         self.model.base.image_encoder.trunk.requires_grad_(not stage.frozen_trunk)
-        if stage.single_images:
-            loss = image_loss(self.model, clip, generator)
-        else:
-            loss = clip_loss(
-                self.model, clip, generator, stage.long_memory, stage.burn_in, stage.mosam_rate
-            )
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss = self._loss(stage, clip, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         self.ranks.average_gradients(self.model.base.parameters())
@@ -440,6 +439,13 @@ class Trainer:
         parts = torch.tensor([total, loss.mask, loss.iou, loss.presence, loss.mean_iou])
         means = self.ranks.average(parts.to(self.ranks.device)).tolist()
         return dict(zip(LOGGED, means, strict=True))
+
+    def _loss(self, stage: Stage, clip: Clip, generator: np.random.Generator) -> StepLoss:
+        if stage.single_images:
+            return image_loss(self.model, clip, generator)
+        return clip_loss(
+            self.model, clip, generator, stage.long_memory, stage.burn_in, stage.mosam_rate
+        )
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -502,12 +508,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--stages", type=int, default=len(SCHEDULE), help="of the schedule, from the first; all"
     )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="compute products in bfloat16: faster on GPUs and on CPUs with AMX, slower elsewhere",
+    )
     options = parser.parse_args(arguments)
     if not 1 <= options.stages <= len(SCHEDULE):
         parser.error(f"--stages is 1 to {len(SCHEDULE)}, not {options.stages}")
     options.out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.join(options.device)
-    trainer = Trainer(options.out, options.seed, SCHEDULE[: options.stages], ranks)
+    trainer = Trainer(
+        options.out, options.seed, SCHEDULE[: options.stages], ranks, options.bfloat16
+    )
     if trainer.checkpoint.exists():
         try:
             trainer.resume()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -274,9 +275,7 @@ def clip_loss(
     truth = F.interpolate(
         masks.float(), size=(size // 4, size // 4), mode="bilinear", antialias=True
     ).to(device)
-    images = model.normalize(clip.frames.flatten(0, 1))
-    features = model.encode_image(images)
-    owner = torch.arange(num_clips, device=device).repeat_interleave(num_targets) * length
+    features = _clip_features(model, clip.frames, num_targets, learned.start)
     kind = str(generator.choice(PROMPT_KINDS, p=PROMPT_RATES))
     motion = generator.random() < mosam_rate
     gap = int(generator.integers(1, MAX_GAP)) if long_memory and generator.random() < 0.5 else 0
@@ -286,7 +285,7 @@ def clip_loss(
     losses, parts = [], []
     for t in range(length):
         with torch.set_grad_enabled(torch.is_grad_enabled() and t in learned):
-            seen = features.for_targets(owner + t)
+            seen = features(t)
             if t == 0:
                 prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
             else:
@@ -322,6 +321,32 @@ def image_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> 
     frames = clip.frames.flatten(0, 1)[:, None]
     masks = clip.masks.transpose(1, 2).flatten(0, 1)[:, :, None]
     return clip_loss(model, Clip(frames, masks), generator)
+
+
+def _clip_features(
+    model: Sam2Model, frames: Tensor, num_targets: int, first_learned: int
+) -> Callable[[int], ImageFeatures]:
+    """Encode clips (N, T, S, S, 3); the answer gives frame t's features for every target. Frames
+    before the first learned one keep nothing for the backward pass.
+    """
+    owner = torch.arange(len(frames), device=model.device).repeat_interleave(num_targets)
+
+    def encode(part: Tensor) -> ImageFeatures:
+        return model.encode_image(model.normalize(part.flatten(0, 1)))
+
+    learned = encode(frames[:, first_learned:])
+    num_learned = frames.shape[1] - first_learned
+    if first_learned == 0:
+        return lambda t: learned.for_targets(owner * num_learned + t)
+    with torch.no_grad():
+        tracked = encode(frames[:, :first_learned])
+
+    def at(t: int) -> ImageFeatures:
+        if t < first_learned:
+            return tracked.for_targets(owner * first_learned + t)
+        return learned.for_targets(owner * num_learned + t - first_learned)
+
+    return at
 
 
 def _prompted(
