@@ -179,16 +179,16 @@ class TrackerConfig:
         motion: motion-guided prompting.
         memory: memory selection.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
-        doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
-            object score and a predicted IoU far below what is usual of it (`Presence`); with 0, as
-            in SAM 2, it has one whenever the object score is above 0.
+        doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on whose
+            predicted IoU is below half of what is usual of it; with 0, as in SAM 2, it has one
+            whenever its object score is above 0.
         max_targets: every target costs time and memory; more are refused.
     """
 
     motion: MotionConfig = MotionConfig()
     memory: MemoryConfig = MemoryConfig()
     lost_after: int = 30
-    doubt_frames: int = 3
+    doubt_frames: int = 5
     max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:

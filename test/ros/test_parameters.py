@@ -63,7 +63,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "memory.foreground_threshold": 0.45,
         "memory.max_prompted_frames": 2,
         "lost_after": 7,
-        "doubt_frames": 5,
+        "doubt_frames": 7,
         "max_targets": 5,
     }
     config = tracker_config(changed)
