@@ -115,7 +115,7 @@ the target:
 |---|---|---|---|---|
 {ious}
 
-The object score is right on {report["presence_visible"]:.0%} of the visible and
+Whether the target is in sight is right on {report["presence_visible"]:.0%} of the visible and
 {report["presence_hidden"] or 0:.0%} of the {report["hidden_frames"]} hidden frames. The predicted
 IoU has a rank correlation (Spearman) of {report["iou_rank_correlation"]:.2f} with the true one.
 
