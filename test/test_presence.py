@@ -43,10 +43,10 @@ def test_an_empty_mask_is_not_the_target_whatever_its_score():
     assert states(Presence(lost_after=5), [(0, 5.0, 0.9)]) == [OCCLUDED]
 
 
-SURE, DOUBTFUL = (50, 6.0, 0.9), (50, 6.0, 0.4)
+SURE, DOUBTFUL = (50, 6.0, 0.9), (50, 1.5, 0.6)
 
 
-def test_masks_of_half_the_usual_predicted_iou_are_not_the_target_from_the_third_on():
+def test_masks_with_scores_far_below_the_usual_ones_are_not_the_target_from_the_third_on():
     presence = Presence(lost_after=30, doubt_frames=3)
     assert states(presence, [SURE] * 5 + [DOUBTFUL] * 2) == [TRACKED] * 7
     assert not presence.is_doubted
@@ -55,8 +55,9 @@ def test_masks_of_half_the_usual_predicted_iou_are_not_the_target_from_the_third
     assert states(presence, [SURE]) == [TRACKED] and not presence.is_doubted
 
 
-def test_doubt_needs_a_predicted_iou_below_half_of_the_usual_one_in_frames_in_a_row():
-    for frames in ([(50, 0.5, 0.46)] * 6, [DOUBTFUL, DOUBTFUL, SURE] * 3):
+def test_doubt_needs_low_values_of_both_scores_in_frames_in_a_row():
+    low_score, low_iou = (50, 1.5, 0.8), (50, 3.0, 0.3)
+    for frames in ([low_score] * 6, [low_iou] * 6, [DOUBTFUL, DOUBTFUL, SURE] * 3):
         presence = Presence(lost_after=30, doubt_frames=3)
         assert states(presence, [SURE] * 9 + frames) == [TRACKED] * (9 + len(frames))
     presence = Presence(lost_after=30, doubt_frames=3)

@@ -265,6 +265,7 @@ def test_a_doubted_target_is_occluded_and_has_no_mask(loaded, clip, monkeypatch)
         tracker.add(Prompt.from_mask(clip[0].masks[0]))
         for frame in clip[:2]:
             tracker.track(frame.image)
+    monkeypatch.setattr(presence, "DOUBTFUL_SCORE", 9.0)
     monkeypatch.setattr(presence, "DOUBTFUL_IOU", 9.0)
     first, *others = [doubting.track(clip[2].image).targets[0] for _ in range(3)]
     assert first.state == TargetState.TRACKED and first.area > 0

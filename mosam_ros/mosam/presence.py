@@ -16,8 +16,11 @@ SURE_IOU = 0.7
 USUAL_FRAMES = 30
 """So many last masks say what is usual of a target."""
 
-DOUBTFUL_IOU = 0.5
-"""A mask is doubtful whose predicted IoU is below this share of the target's usual one."""
+DOUBTFUL_SCORE = 0.3
+"""A mask is doubtful whose object score is below this share of the target's usual one, …"""
+
+DOUBTFUL_IOU = 0.8
+"""… if its predicted IoU is below this share of what is usual, too."""
 
 
 class Presence:
@@ -26,7 +29,7 @@ class Presence:
     A target whose object score falls to 0 or whose mask is empty is OCCLUDED at once, and LOST
     after a time. What is seen then is the target again only when it is confirmed. A target whose
     masks have become doubtful is OCCLUDED as well: what leaves the image, or goes behind something,
-    is often still "seen" where it was, or in its neighbor, with a predicted IoU that is low for it.
+    is often still "seen" where it was, or in its neighbor, with scores that are low for it.
 
     Args:
         lost_after: frames without the target after which OCCLUDED becomes LOST.
@@ -40,6 +43,7 @@ class Presence:
         self.lost_after = lost_after
         self.doubt_frames = doubt_frames
         self.is_doubted = False
+        self._scores: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._ious: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._doubtful_in_a_row = 0
         self._seen_in_a_row = 0
@@ -65,12 +69,9 @@ class Presence:
             prompted: whether the user showed the target in this frame.
         """
         seen = area > 0 and object_score > 0
-        doubtful = seen and not prompted and self._is_doubtful(predicted_iou)
+        doubtful = seen and not prompted and self._is_doubtful(object_score, predicted_iou)
         self._doubtful_in_a_row = self._doubtful_in_a_row + 1 if doubtful else 0
-        if prompted:
-            self._ious.clear()
-        elif seen:
-            self._ious.append(predicted_iou)
+        self._learn_what_is_usual(seen, object_score, predicted_iou, prompted)
         self.is_doubted = seen and 0 < self.doubt_frames <= self._doubtful_in_a_row
         seen = seen and not self.is_doubted
         self._seen_in_a_row = self._seen_in_a_row + 1 if seen else 0
@@ -83,5 +84,20 @@ class Presence:
         self.frames_since_tracked = 0 if seen and confirmed else self.frames_since_tracked + 1
         return self.state
 
-    def _is_doubtful(self, predicted_iou: float) -> bool:
-        return bool(self._ious) and predicted_iou < DOUBTFUL_IOU * median(self._ious)
+    def _is_doubtful(self, object_score: float, predicted_iou: float) -> bool:
+        return (
+            len(self._scores) > 0
+            and object_score < DOUBTFUL_SCORE * median(self._scores)
+            and predicted_iou < DOUBTFUL_IOU * median(self._ious)
+        )
+
+    def _learn_what_is_usual(
+        self, seen: bool, object_score: float, predicted_iou: float, prompted: bool
+    ) -> None:
+        """Of masks that the network finds; what the user shows starts anew."""
+        if prompted:
+            self._scores.clear()
+            self._ious.clear()
+        elif seen:
+            self._scores.append(object_score)
+            self._ious.append(predicted_iou)

@@ -59,7 +59,7 @@ class TargetResult:
         state: TRACKED, OCCLUDED (not in this frame), LOST (not for a long time).
         mask: (height, width) bool at the camera's resolution; not empty while OCCLUDED or LOST only
             where the model sees something that is not yet confirmed to be the target. What it sees
-            with a predicted IoU far below the target's usual one is not shown.
+            with scores far below those usual of the target is not shown.
         box: the mask's tight box, None when the mask is empty.
         centroid: x, y of the mask in pixels, None when the mask is empty.
         area: pixels of the mask.

@@ -179,9 +179,9 @@ class TrackerConfig:
         motion: motion-guided prompting.
         memory: memory selection.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
-        doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on whose
-            predicted IoU is below half of what is usual of it; with 0, as in SAM 2, it has one
-            whenever its object score is above 0.
+        doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
+            object score and a predicted IoU far below what is usual of it (`Presence`); with 0, as
+            in SAM 2, it has one whenever its object score is above 0.
         max_targets: every target costs time and memory; more are refused.
     """
 

@@ -201,7 +201,7 @@ _METHOD: Mapping[str, Setting] = {
     ),
     "doubt_frames": _Said(
         "A target counts as occluded, and has no mask, from so many frames in a row on whose "
-        "predicted IoU is below half of what is usual of it; 0: it has one whatever it is.",
+        "scores are far below what is usual of it; 0: it has one whatever its scores.",
         0,
         LARGEST_INTEGER,
     ),
