@@ -58,7 +58,11 @@ def test_the_rows_are_those_of_table_4():
     assert rows["mosam as written"] == replace(
         rows["mosam"],
         motion=replace(
-            rows["mosam"].motion, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
+            rows["mosam"].motion,
+            prompt_iou=0.0,
+            max_overlap=1.0,
+            min_area_ratio=0.0,
+            min_iou_ratio=0.0,
         ),
         memory=replace(rows["mosam"].memory, keep_absent=0, keep_unsure=False, rank_threshold=0.6),
         doubt_frames=0,

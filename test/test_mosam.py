@@ -311,6 +311,17 @@ def test_a_target_is_not_prompted_when_its_predicted_iou_falls(
     assert only(tracker).forecaster.num_observations == 8
 
 
+@pytest.mark.parametrize(("prompt_iou", "prompted"), [(1.0, False), (0.0, True)])
+def test_a_frame_may_teach_motion_and_prompt_nothing(loaded, clip, prompt_iou, prompted):
+    tracker, _ = moving(loaded, clip)
+    motion = replace(ALWAYS_PROMPTED.motion, prompt_iou=prompt_iou)
+    tracker.reconfigure(replace(ALWAYS_PROMPTED, motion=motion))
+    result = tracker.track(clip[7].image)
+    assert result.targets[0].predicted_iou < 1.0
+    assert injected([result]) == [prompted]
+    assert only(tracker).forecaster.num_observations == 8
+
+
 def test_a_camera_that_changes_its_size_says_anew_what_is_usual_of_the_target(loaded, clip):
     tracker, _ = moving(loaded, clip)
     (small,) = tracker.track(clip[7].image[::2, ::2].copy()).targets

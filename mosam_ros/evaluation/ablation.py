@@ -117,7 +117,9 @@ def table_rows() -> dict[str, TrackerConfig]:
 
 def _as_written(config: TrackerConfig) -> TrackerConfig:
     """With the paper's rules of prompting and of temporal selection to the letter."""
-    motion = replace(config.motion, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0)
+    motion = replace(
+        config.motion, prompt_iou=0.0, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
+    )
     memory = replace(
         config.memory, keep_absent=0, keep_unsure=False, rank_threshold=PAPER_RANK_THRESHOLD
     )

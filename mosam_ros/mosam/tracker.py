@@ -95,6 +95,9 @@ class MotionConfig:
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
         reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
+        prompt_iou: frames with a lower predicted IoU prompt nothing, though they may teach motion:
+            a mask that lacks a part of the target would be held to what it has. With 0, as the
+            paper writes it, `reliable_iou` alone decides.
         max_overlap: key points are given for targets whose forecast box overlaps less (IoU) with
             where they were last seen. As the paper writes it, with 1, for all; but where a target
             hardly moves they say what the memory knows.
@@ -112,6 +115,7 @@ class MotionConfig:
     flow: str = "dis"
     flow_interval: int = 1
     reliable_iou: float = 0.6
+    prompt_iou: float = 0.75
     max_overlap: float = 0.8
     min_area_ratio: float = 0.7
     min_iou_ratio: float = 0.96
@@ -215,6 +219,7 @@ LIVE_SETTINGS = frozenset(
     {
         "motion.sparse",
         "motion.reliable_iou",
+        "motion.prompt_iou",
         "motion.max_overlap",
         "motion.min_area_ratio",
         "motion.min_iou_ratio",
@@ -273,10 +278,11 @@ class _Target:
         """Pixels, the median of so many last masks; 0 if there are none."""
         return median(list(self.areas)[-num_frames:]) if self.areas else 0.0
 
-    def is_in_doubt(self, min_area_ratio: float, min_iou_ratio: float) -> bool:
-        """Whether the last mask was smaller, or less sure, than this share of what is usual."""
-        small = self.areas[-1] < min_area_ratio * self.usual_area(USUAL_FRAMES)
-        return small or self.ious[-1] < min_iou_ratio * median(self.ious)
+    def may_prompt(self, motion: MotionConfig) -> bool:
+        """Whether the last mask was sure enough, and neither smaller nor less sure than usual."""
+        least_area = motion.min_area_ratio * self.usual_area(USUAL_FRAMES)
+        least_iou = max(motion.prompt_iou, motion.min_iou_ratio * median(self.ious))
+        return self.areas[-1] >= least_area and self.ious[-1] >= least_iou
 
     def forget_masks(self) -> None:
         """Start anew with what is usual of the target's masks."""
@@ -685,7 +691,7 @@ class MosamTracker:
         """
         motion = self.config.motion
         forecast = target.trusted_forecast if motion.prompts else None
-        if forecast is None or target.is_in_doubt(motion.min_area_ratio, motion.min_iou_ratio):
+        if forecast is None or not target.may_prompt(motion):
             return None
         moves = target.forecaster.overlap(forecast) <= motion.max_overlap
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)

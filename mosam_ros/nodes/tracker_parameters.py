@@ -137,6 +137,12 @@ _METHOD: Mapping[str, Setting] = {
     "motion.reliable_iou": _Said(
         "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
     ),
+    "motion.prompt_iou": _Said(
+        "Frames with a lower predicted IoU prompt nothing, though they may teach motion; 0: "
+        "motion.reliable_iou alone decides, as the paper writes it.",
+        0.0,
+        1.0,
+    ),
     "motion.max_overlap": _Said(
         "Key points are given for targets whose forecast box overlaps less (IoU) with their last "
         "one; 1: for all, as the paper writes it.",

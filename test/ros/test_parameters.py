@@ -51,6 +51,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "motion.flow": "raft",
         "motion.flow_interval": 2,
         "motion.reliable_iou": 0.55,
+        "motion.prompt_iou": 0.5,
         "motion.max_overlap": 0.9,
         "motion.min_area_ratio": 0.5,
         "motion.min_iou_ratio": 0.6,
