@@ -20,7 +20,7 @@ from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, ObjectKinds, SceneConfig, S
 from mosam_ros.training import base, data, model_steps
 from mosam_ros.training.base import Stage, Trainer
 from mosam_ros.training.curves import read_log
-from mosam_ros.training.data import ClipConfig, ClipStream, make_clip
+from mosam_ros.training.data import ClipConfig, ClipStream, make_clip, random_scene_config
 from mosam_ros.training.model_steps import (
     clip_loss,
     combine_losses,
@@ -380,6 +380,36 @@ def test_a_stage_says_in_what_share_of_its_clips_pieces_of_the_background_are_ta
             make_clip(seed, stage.clips)
         share = np.mean([pieces > 0 for pieces in seen])
         assert low <= share <= high
+
+
+def test_a_stage_says_in_what_share_of_the_hiding_the_target_leaves_the_image():
+    for share in (0.0, 0.5, 1.0):
+        stage = Stage("stage", 64, 4, 1, 2, 1, 1e-3, hide_rate=0.8, exit_share=share)
+        drawn = [
+            random_scene_config(
+                np.random.default_rng(seed), 64, 20, stage.clips.hide_rate, 0.2, stage.exit_share
+            )
+            for seed in range(200)
+        ]
+        left = np.mean([config.exits for config in drawn])
+        hidden = np.mean([config.full_occlusions for config in drawn])
+        assert left == pytest.approx(0.8 * share, abs=0.1)
+        assert left + hidden == pytest.approx(0.8, abs=0.08)
+
+
+def test_a_stage_tells_its_clips_how_often_the_target_leaves(monkeypatch):
+    seen = []
+
+    class SeenScene(SyntheticScene):
+        def __init__(self, seed: int, config: SceneConfig) -> None:
+            seen.append((config.exits, config.full_occlusions))
+            super().__init__(seed, config)
+
+    monkeypatch.setattr(data, "SyntheticScene", SeenScene)
+    stage = Stage("stage", 64, 4, 1, 2, 1, 1e-3, hide_rate=1.0, exit_share=1.0)
+    for seed in range(5):
+        make_clip(seed, stage.clips)
+    assert set(seen) == {(1, 0)}
 
 
 def test_pieces_of_the_background_are_among_the_targets(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,17 +114,24 @@ def test_of_several_checkpoints_the_mean_is_released(tmp_path):
     for path, shift in zip(paths, (0.0, 0.5), strict=True):
         moved = {k: v + shift if v.is_floating_point() else v for k, v in state.items()}
         save_weights(path, moved, NUMBERS | {"stages": [STAGE]})
-    mean = mean_weights(paths)
+    mean = mean_weights(paths, [1, 3])
     for name, value in state.items():
-        expected = value + 0.25 if value.is_floating_point() else value
+        expected = value + 0.375 if value.is_floating_point() else value
         torch.testing.assert_close(mean[name], expected, atol=2e-3, rtol=2e-3)
 
     released = tmp_path / "nano.pt"
-    release(paths, released, num_clips=1, seed=3)
+    release(paths, released, num_clips=1, seed=3, shares=[1, 3])
     shipped = torch.load(released, weights_only=True)["model"]
     name = "no_obj_ptr"
     torch.testing.assert_close(shipped[name].float(), mean[name], atol=2e-3, rtol=2e-3)
-    assert "mosam train release stage0 stage1" in released.with_suffix(".md").read_text()
+    made_by = "mosam train release stage0 stage1 --shares 1 3"
+    assert made_by in released.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("shares", [[1], [1, 2, 3], [1, 0], [1, -1]])
+def test_every_checkpoint_needs_a_share(shares):
+    with pytest.raises(ValueError, match="2 checkpoints need as many positive shares"):
+        mean_weights([Path("stage0.pt"), Path("stage1.pt")], shares)
 
 
 def test_the_validation_command_writes_its_figures(tmp_path, capsys):

@@ -26,7 +26,14 @@ from mosam_ros.mosam.checkpoints import build_model, save_weights
 from mosam_ros.mosam.sam2_model import Sam2Model
 from mosam_ros.synthetic import ObjectKinds
 from mosam_ros.training.curves import plot_curves
-from mosam_ros.training.data import HIDE_RATE, PART_RATE, Clip, ClipConfig, ClipStream
+from mosam_ros.training.data import (
+    EXIT_SHARE,
+    HIDE_RATE,
+    PART_RATE,
+    Clip,
+    ClipConfig,
+    ClipStream,
+)
 from mosam_ros.training.model_steps import MOSAM_RATE, StepLoss, clip_loss, image_loss, initialize
 from mosam_ros.training.ranks import Ranks
 
@@ -64,6 +71,7 @@ class Stage:
         piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
         mosam_rate: share of steps in which forecasts prompt most frames, and of those in which
             memories are selected.
+        exit_share: of the clips in which the target is hidden, the share in which it leaves.
     """
 
     name: str
@@ -83,6 +91,7 @@ class Stage:
     kinds: ObjectKinds = ObjectKinds()
     piece_rate: float = 0.0
     mosam_rate: float = MOSAM_RATE
+    exit_share: float = EXIT_SHARE
 
     @property
     def clips(self) -> ClipConfig:
@@ -96,6 +105,7 @@ class Stage:
             self.even_speed,
             self.kinds,
             self.piece_rate,
+            self.exit_share,
         )
 
 
@@ -259,6 +269,26 @@ SCHEDULE = (
         ),
         piece_rate=0.12,
         mosam_rate=0.75,
+    ),
+    Stage(
+        "exits",
+        size=256,
+        clip_length=14,
+        num_clips=2,
+        num_targets=3,
+        steps=640,
+        learning_rate=2e-4,
+        hide_rate=0.75,
+        part_rate=0.2,
+        long_memory=True,
+        burn_in=7,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.5, compound=0.3, wiry=0.15, camouflaged=0.1, translucent=0.12, turning=0.25
+        ),
+        piece_rate=0.05,
+        mosam_rate=0.85,
+        exit_share=0.7,
     ),
 )
 

@@ -38,6 +38,10 @@ HIDE_RATE = 0.45
 PART_RATE = 0.15
 """Share of scenes in which half of the target is hidden, unless a stage asks for more."""
 
+EXIT_SHARE = 1 / 3
+"""Of the scenes in which the target is hidden, the share in which it leaves the image, unless a
+stage asks for more."""
+
 
 @dataclass(frozen=True)
 class ClipConfig:
@@ -52,6 +56,7 @@ class ClipConfig:
         even_speed: objects are no faster where frames of the scene are skipped.
         kinds: what share of the objects is hard to make out.
         piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
+        exit_share: of the clips in which the target is hidden, the share in which it leaves.
     """
 
     size: int
@@ -62,6 +67,7 @@ class ClipConfig:
     even_speed: bool = False
     kinds: ObjectKinds = ObjectKinds()
     piece_rate: float = 0.0
+    exit_share: float = EXIT_SHARE
 
 
 def random_scene_config(
@@ -70,11 +76,13 @@ def random_scene_config(
     num_frames: int,
     hide_rate: float = HIDE_RATE,
     part_rate: float = PART_RATE,
+    exit_share: float = EXIT_SHARE,
 ) -> SceneConfig:
     """A configuration drawn over all scenarios, from easy to crowded and hidden."""
     more_hiding = hide_rate > HIDE_RATE
     crowding = 0.6 if more_hiding else 0.4
     num_objects = int(rng.integers(4, 7) if more_hiding else rng.integers(3, 6))
+    occlusion_rate = hide_rate * (1 - exit_share)
     hides = rng.random()
     return SceneConfig(
         height=size,
@@ -88,8 +96,8 @@ def random_scene_config(
         scale_change=float(rng.uniform(0.0, 0.5)),
         deformation=float(rng.uniform(0.0, 0.1)),
         camera_motion=float(rng.uniform(0.0, 0.01)),
-        full_occlusions=int(hides < hide_rate * 2 / 3),
-        exits=int(hide_rate * 2 / 3 <= hides < hide_rate),
+        full_occlusions=int(hides < occlusion_rate),
+        exits=int(occlusion_rate <= hides < hide_rate),
         partial_occlusions=int(hide_rate <= hides < hide_rate + part_rate),
         passing_panels=int(rng.integers(0, 3)) if more_hiding else 0,
         hidden_frames=(3, num_frames // 2) if more_hiding else (2, num_frames // 3),
@@ -114,7 +122,12 @@ def make_clip(seed: int, config: ClipConfig) -> tuple[np.ndarray, np.ndarray]:
         scene_length = max(16, scene_length + 2)
     for attempt in range(20):
         scene_config = random_scene_config(
-            rng, config.size, scene_length, config.hide_rate, config.part_rate
+            rng,
+            config.size,
+            scene_length,
+            config.hide_rate,
+            config.part_rate,
+            config.exit_share,
         )
         speed = scene_config.speed / stride if config.even_speed else scene_config.speed
         scene_config = replace(scene_config, speed=speed, kinds=config.kinds)

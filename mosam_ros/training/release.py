@@ -1,8 +1,9 @@
 """Put trained weights into the package, with what made them and how well they track.
 
-    mosam train release runs/nano/stage11.pt runs/nano/stage12.pt --clips 100 --seed 0
+    mosam train release runs/nano/stage11.pt runs/nano/stage12.pt --shares 1 2
 
-Of several checkpoints of one run the mean of the weights is released.
+Of several checkpoints of one run the mean of the weights is released, where the shares say so with
+more of one than of another.
 """
 
 from __future__ import annotations
@@ -22,24 +23,37 @@ from mosam_ros.training.validate import PROMPT_KINDS, REPEATED, validate
 WEIGHTS = Path(__file__).parents[1] / "weights" / "nano.pt"
 
 
-def mean_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
+def mean_weights(checkpoints: Sequence[Path], shares: Sequence[float]) -> dict[str, Tensor]:
     """The mean of the weights of checkpoints of one network.
+
+    Args:
+        checkpoints: their files.
+        shares: how much each counts; only their ratios matter.
 
     Raises:
         CheckpointError: one is damaged or does not fit `nano`.
+        ValueError: there are not as many shares as checkpoints, or one is not positive.
     """
+    if len(shares) != len(checkpoints) or min(shares) <= 0:
+        raise ValueError(f"{len(checkpoints)} checkpoints need as many positive shares")
     states = [load_model("nano", path, "cpu").model.base.state_dict() for path in checkpoints]
-    return {name: _mean([state[name] for state in states]) for name in states[0]}
+    return {name: _mean([state[name] for state in states], shares) for name in states[0]}
 
 
-def _mean(tensors: list[Tensor]) -> Tensor:
-    if tensors[0].is_floating_point():
-        return torch.stack(tensors).mean(0)
-    return tensors[-1]
+def _mean(tensors: list[Tensor], shares: Sequence[float]) -> Tensor:
+    if not tensors[0].is_floating_point():
+        return tensors[-1]
+    weights = torch.tensor(shares) / sum(shares)
+    return torch.tensordot(weights, torch.stack(tensors), 1)
 
 
 def release(
-    checkpoints: Sequence[Path], target: Path, num_clips: int, seed: int, note: str = ""
+    checkpoints: Sequence[Path],
+    target: Path,
+    num_clips: int,
+    seed: int,
+    note: str = "",
+    shares: Sequence[float] | None = None,
 ) -> dict:
     """Validate the mean of checkpoints and write it to `target`, its metadata beside it as JSON and
     as a model card.
@@ -50,16 +64,19 @@ def release(
         num_clips: of the validation.
         seed: of its clips.
         note: what else is to be known of how the weights were made.
+        shares: how much each checkpoint counts; all the same by default.
 
     Returns:
         The metadata: command, seed, stages, hours and validation figures.
     """
+    shares = shares or [1] * len(checkpoints)
     metadata = read_metadata(checkpoints[-1])
     with TemporaryDirectory() as folder:
         rounded = Path(folder) / "mean.pt"
-        save_weights(rounded, mean_weights(checkpoints), metadata)
+        save_weights(rounded, mean_weights(checkpoints, shares), metadata)
         loaded = load_model("nano", rounded)
     metadata["mean_of"] = [path.stem for path in checkpoints]
+    metadata["shares"] = list(shares)
     metadata["note"] = note
     metadata["validation"] = validate(loaded, num_clips, seed)
     metadata["torch"] = torch.__version__
@@ -89,6 +106,8 @@ def model_card(metadata: dict) -> str:
     weakest = sorted(report["scenarios"].items(), key=lambda item: item[1]["mask"])[:3]
     weak = ", ".join(f"{name} ({row['mask']:.2f})" for name, row in weakest)
     note = f"\n{metadata['note']}\n" if metadata["note"] else ""
+    shares = " ".join(f"{share:g}" for share in metadata["shares"])
+    mean = " ".join(metadata["mean_of"]) + f" --shares {shares}"
     return f"""# Model card: nano
 
 SAM 2.1 in miniature ({metadata["parameters"] / 1e6:.1f} million parameters, half precision on
@@ -100,7 +119,7 @@ bend, turn, hide each other, leave and come back, with look-alikes. It has never
 Scenes with seeds from 1,000,000,000 on are never trained on.
 
 **Made by** `{metadata["command"]}` and
-`mosam train release {" ".join(metadata["mean_of"])}`, {metadata["training_hours"]} hours of
+`mosam train release {mean}`, {metadata["training_hours"]} hours of
 steps, PyTorch {metadata["torch"]}:
 
 | stage | pixels | frames | clips x targets | steps |
@@ -133,9 +152,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        help="how much each checkpoint counts in the mean, as many as there are; all the same",
+    )
     parser.add_argument("--note", default="", help="for the model card: what else is to be known")
     options = parser.parse_args(arguments)
-    metadata = release(options.checkpoints, WEIGHTS, options.clips, options.seed, options.note)
+    try:
+        metadata = release(
+            options.checkpoints, WEIGHTS, options.clips, options.seed, options.note, options.shares
+        )
+    except ValueError as error:
+        parser.error(str(error))
     print(model_card(metadata))
 
 
