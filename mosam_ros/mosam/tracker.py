@@ -192,7 +192,7 @@ class TrackerConfig:
     motion: MotionConfig = MotionConfig()
     memory: MemoryConfig = MemoryConfig()
     lost_after: int = 30
-    doubt_frames: int = 5
+    doubt_frames: int = 6
     max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:
