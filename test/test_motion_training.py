@@ -141,9 +141,9 @@ def test_pair_by_pair_the_gradients_are_those_of_the_whole_clip(loaded, has_flow
     assert len(shares) == len(clip.frames) - 1
     assert sum(shares) == pytest.approx(float(wanted_loss.detach()), rel=1e-5)
     for parameter, gradient in zip(encoder.parameters(), wanted, strict=True):
-        assert gradient.abs().max() > 0
-        size = float(gradient.abs().max())
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4 * size)
+        assert gradient.norm() > 0
+        # Rounding may put single activations on the other side of a ReLU's kink.
+        assert (parameter.grad - gradient).norm() < 5e-3 * gradient.norm()
 
 
 def test_features_are_matched_with_those_in_the_window():
