@@ -237,6 +237,8 @@ def test_a_selection_that_does_not_fit_uses_up_no_id(loaded):
     for moment in (stamp(0), None):
         with pytest.raises(PromptError, match="lies outside the image"):
             stream.select(OUTSIDE, stamp=moment)
+    with pytest.raises(PromptError, match="no point lies on the target"):
+        stream.select(Prompt.from_points([(10, 10)], [0]))
     assert stream.select(BOX).target_id == 1
 
 
@@ -413,6 +415,20 @@ def test_frames_of_another_size_and_a_small_step_back_in_time_do_not_disturb_it(
         stream.track()
     stream.catch_up(1000.0)
     assert stream.target_ids == (target_id,)
+
+
+def test_after_a_small_step_back_in_time_a_late_correction_finds_its_frame(loaded):
+    stream = StreamTracker(MosamTracker(loaded, TrackerConfig.sam2()), 2.0)
+    for index in range(NOW + 1):
+        stream.take(crossing.frame(index), stamp(index) - (0.5 if index > 2 else 0.0))
+        if index == 2:
+            stream.select(MASK)
+        if index < NOW:
+            stream.track()
+    stream.refine(1, correction(4), stamp(4) - 0.5)
+    stream.track()
+    stream.catch_up(1000.0)
+    assert stream.catching_up == () and stream.target_ids == (1,)
 
 
 def test_a_jump_back_in_time_forgets_all_targets(loaded):

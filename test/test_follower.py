@@ -76,6 +76,18 @@ def test_a_robot_that_turns_with_its_target_goes_on():
     assert turn > 0.1
 
 
+def test_a_target_whose_motion_is_unknown_is_not_followed_by_the_old_one():
+    robot, head = follower(), 0.0
+    for index in range(200):
+        time = 0.05 * index
+        moves = time < 3.0
+        turn = robot.motion(time).turn
+        head += 0.05 * turn
+        bearing = 0.5 * min(time, 3.0) - head
+        robot.see(Sight(time, bearing, rates=(0.5 - turn, 0.0) if moves else None))
+    assert abs(bearing) < 0.01
+
+
 def test_a_stale_stream_stops_the_robot():
     robot = follower(stale_after=0.5)
     robot.see(Sight(10.0, 0.3))

@@ -342,6 +342,9 @@ def test_a_rewound_target_keeps_what_is_usual_of_its_masks(loaded, clip):
     rewound = only(tracker.rewound(state.target_id, time=1000.0))
     assert (rewound.areas, rewound.ious) == (state.areas, state.ious)
     assert rewound.areas is not state.areas and rewound.ious is not state.ious
+    assert vars(rewound.presence) == vars(state.presence)
+    rewound.presence.update(area=0, object_score=-1.0, predicted_iou=0.0, prompted=True)
+    assert len(state.presence._scores) > 0, "what is usual of the target itself"
 
 
 def test_a_mask_of_the_user_is_trusted_whatever_its_size_and_score(loaded, clip):

@@ -52,7 +52,12 @@ def test_a_fitted_box_lies_in_the_image_or_is_refused(corners):
         box = Prompt.from_box(x0, y0, x1, y1).fit(240, 320).box
     except PromptError:
         return
-    assert 0 <= box[0] < box[2] <= 319 and 0 <= box[1] < box[3] <= 239
+    assert 0 <= box[0] < box[2] <= 320 and 0 <= box[1] < box[3] <= 240
+
+
+@pytest.mark.parametrize("corners", [(319, 100, 320, 120), (100, 239, 320, 240)])
+def test_a_box_may_be_the_last_column_or_row(corners):
+    assert Prompt.from_box(*corners).fit(240, 320).box.tolist() == list(corners)
 
 
 def test_num_points_counts_a_box_as_two():

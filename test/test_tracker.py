@@ -11,6 +11,7 @@ import torch
 
 from mosam_ros.evaluation.metrics import mask_iou
 from mosam_ros.mosam import presence
+from mosam_ros.mosam import tracker as tracker_module
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import TargetState
@@ -203,6 +204,24 @@ def test_what_a_frame_failed_with_is_not_tried_again(loaded, clip, monkeypatch):
     assert tracker.target_ids == (kept,)
     (result,) = tracker.track(clip[1].image).targets
     assert mask_iou(result.mask, clip[1].masks[0]) > 0.7
+
+
+@pytest.mark.parametrize("config", [TrackerConfig(), TrackerConfig.sam2()])
+def test_a_frame_that_fails_after_it_was_remembered_costs_only_itself(
+    loaded, clip, monkeypatch, config
+):
+    tracker = MosamTracker(loaded, config)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    for t in range(10):
+        with monkeypatch.context() as broken:
+            if t == 4:
+                broken.setattr(tracker_module, "key_points", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    tracker.track(clip[t].image)
+                continue
+            result = tracker.track(clip[t].image)
+        assert result.frame_index == t
+        assert mask_iou(result.targets[0].mask, clip[t].masks[0]) > 0.7
 
 
 def test_bytes_held_and_time_do_not_grow(clip):

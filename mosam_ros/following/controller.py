@@ -173,20 +173,26 @@ class Follower:
         return min(max(speed, -config.max_reverse), config.max_speed)
 
     def _learn_rates(self, sight: Sight) -> None:
-        """Take the robot's own turning out of the rates that the image shows."""
+        """Smooth the target's own rates; where they are unknown the last ones fade."""
         times = list(self._times)[-self.config.rate_frames :]
         self._times.append(sight.time)
-        if sight.rates is None or not times or times[0] >= sight.time:
+        if not times or times[0] >= sight.time:
             return
-        turned, tilted = self._turned(times[0], sight.time - self.config.delay)
-        seconds = sight.time - times[0]
-        seen = (sight.rates[0] + turned / seconds, sight.rates[1] + tilted / seconds)
+        seen = self._own_rates(sight, times[0])
         elapsed = sight.time - times[-1]
         share = elapsed / (elapsed + self.config.rate_smoothing)
         bearing, elevation = (
             old + share * (new - old) for old, new in zip(self._rates, seen, strict=True)
         )
         self._rates = bearing, elevation
+
+    def _own_rates(self, sight: Sight, since: float) -> tuple[float, float]:
+        """The rates that the image shows, averaged since a time, without the robot's turning."""
+        if sight.rates is None:
+            return 0.0, 0.0
+        turned, tilted = self._turned(since, sight.time - self.config.delay)
+        seconds = sight.time - since
+        return sight.rates[0] + turned / seconds, sight.rates[1] + tilted / seconds
 
     def _turned(self, start: float, now: float) -> tuple[float, float]:
         """The angles that commands until `now` turn and tilt the robot by after `start`."""

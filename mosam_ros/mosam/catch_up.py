@@ -373,6 +373,7 @@ class StreamTracker:
         """
         start = self.frames.nearest(stamp)
         prompt = prompt.fit(*start.pixels.shape[:2])
+        prompt.require_target()
         if start is not self.frames.newest:
             self._require_room()
         target_id = self._live.claim_id(target_id, self._catching_up)

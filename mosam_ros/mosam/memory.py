@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Protocol
 
@@ -70,6 +70,18 @@ class MemoryBank:
         other.prompted = [e for e in self.prompted if e.time < time]
         other.recent.extend(e for e in self.recent if e.time < time)
         return other
+
+    def shift_times(self, seconds: float) -> None:
+        """Put all frames so much later, for a clock that was set."""
+        self._replace(lambda e: replace(e, time=e.time + seconds))
+
+    def shift_frames(self, frames: int) -> None:
+        """Count the frames from another start."""
+        self._replace(lambda e: replace(e, frame_index=e.frame_index + frames))
+
+    def _replace(self, change: Callable[[MemoryEntry], MemoryEntry]) -> None:
+        self.prompted = [change(e) for e in self.prompted]
+        self.recent = deque((change(e) for e in self.recent), self.recent.maxlen)
 
     def since(self, time: float) -> list[MemoryEntry]:
         """What is remembered of the other frames, oldest first."""
@@ -203,15 +215,15 @@ class TemporalSelection:
         """The frames for the slots, and all that are good enough for a pointer; newest first."""
         absent = [e for e in candidates[: self.keep_absent] if e.object_score <= 0]
         unsure = self._unsure_since(candidates) if self.keep_unsure else []
-        reliable = [e for e in candidates if self._is_reliable(e) and e not in absent]
-        first = absent + unsure[:1] + reliable
+        first = absent + unsure[:1]
+        first += _without(filter(self._is_reliable, candidates), first)
         chosen = first[: self.num_slots]
-        rest = [e for e in candidates if e not in first and self._may_rank(e)]
+        rest = _without(filter(self._may_rank, candidates), first)
         rest.sort(key=lambda e: e.predicted_iou + e.object_score, reverse=True)
         chosen += rest[: self.num_slots - len(chosen)]
-        chosen += [e for e in unsure if e not in chosen][: self.num_slots - len(chosen)]
-        passed = [e for e in candidates if e in first or e in chosen]
-        return chosen, passed
+        chosen += _without(unsure, chosen)[: self.num_slots - len(chosen)]
+        passed = {*first, *chosen}
+        return chosen, [e for e in candidates if e in passed]
 
     def _unsure_since(self, candidates: list[MemoryEntry]) -> list[MemoryEntry]:
         """The frames worth keeping since the last reliable one, all of them if there is none; none
@@ -232,6 +244,11 @@ class TemporalSelection:
         return entry.predicted_iou > self.rank_threshold and (
             may_be_absent or entry.object_score > 0
         )
+
+
+def _without(entries: Iterable[MemoryEntry], others: list[MemoryEntry]) -> list[MemoryEntry]:
+    taken = set(others)
+    return [e for e in entries if e not in taken]
 
 
 def batch_recalls(recalls: Sequence[Recall]) -> MemorySelection:

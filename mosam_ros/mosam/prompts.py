@@ -154,7 +154,7 @@ class Prompt:
             raise PromptError(f"the point ({x:g}, {y:g}) lies outside the image of {size} pixels")
         if self.box is None:
             return self
-        cut = np.clip(self.box, 0, np.tile(limit, 2))
+        cut = np.clip(self.box, 0, np.array([width, height] * 2, np.float32))
         if cut[2] <= cut[0] or cut[3] <= cut[1]:
             raise PromptError(
                 f"the box {self.box.tolist()} lies outside the image of {size} pixels"

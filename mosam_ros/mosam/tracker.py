@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Collection, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from statistics import median
 from typing import Any
 
@@ -489,8 +489,9 @@ class MosamTracker:
         return target_id
 
     def rewound(self, target_id: int, time: float) -> MosamTracker:
-        """An `empty_copy` with one target as it was before a frame, without its motion. What a
-        user said of the target in that frame waits for it.
+        """An `empty_copy` with one target and what is still remembered of it from before a frame,
+        without its motion. Its state and what is usual of its masks are those of now. What a user
+        said of the target in that frame waits for it.
 
         Args:
             target_id: whose memory is shared; the target itself is not touched.
@@ -506,13 +507,14 @@ class MosamTracker:
             raise PromptError(f"target {target_id} was selected after the frame that is meant")
         other = self.empty_copy()
         other._frame_index = since[0].frame_index if since else self._frame_index
+        other._time = time - FRAME_INTERVAL
         forecaster = Forecaster(self.config.motion.num_key_points)
         other._targets[target_id] = _Target(
             target_id,
             target.label,
             bank,
             forecaster,
-            copy.copy(target.presence),
+            copy.deepcopy(target.presence),
             prompt,
             areas=copy.copy(target.areas),
             ious=copy.copy(target.ious),
@@ -527,7 +529,7 @@ class MosamTracker:
             PromptError: the other tracker has no such target.
         """
         target = other._find(target_id)
-        _shift_frames(target.bank, self._frame_index - other._frame_index)
+        target.bank.shift_frames(self._frame_index - other._frame_index)
         if not self._past_frames:
             self._past_frames.extend(other._past_frames)
         self._targets[target_id] = target
@@ -594,25 +596,22 @@ class MosamTracker:
         clock = _StageClock(self._loaded.device)
         rejected = self._fit_prompts(height, width)
         self._advance_time(self._time + FRAME_INTERVAL if stamp is None else stamp, (height, width))
-        results: tuple[TargetResult, ...] = ()
-        if not self._targets:
-            self._past_frames.clear()
-        else:
-            try:
-                with torch.inference_mode(), self._loaded.autocast():
-                    results = self._track_targets(frame, clock)
-            except Exception:
-                self._drop_prompts()
-                raise
-        result = FrameResult(
-            self._frame_index, (height, width), results, tuple(rejected), clock.read()
-        )
-        self._frame_index += 1
-        return result
+        index = self._frame_index
+        try:
+            results = self._track_targets(frame, clock)
+        except Exception:
+            self._drop_prompts()
+            raise
+        finally:  # no other frame's memories may have the index of one that failed half way
+            self._frame_index += 1
+        return FrameResult(index, (height, width), results, tuple(rejected), clock.read())
 
     def _advance_time(self, time: float, size: tuple[int, int]) -> None:
         """Go on to the time of this frame and say where each target is expected in it."""
         past = self._past_frames
+        if time <= self._time:
+            for target in self._targets.values():
+                target.bank.shift_times(time - self._time - FRAME_INTERVAL)
         if past and (time <= self._time or past[-1].image_size != size):
             past.clear()
             for target in self._targets.values():
@@ -649,6 +648,13 @@ class MosamTracker:
     def _track_targets(
         self, frame: NDArray[np.uint8], clock: _StageClock
     ) -> tuple[TargetResult, ...]:
+        if not self._targets:
+            self._past_frames.clear()
+            return ()
+        with torch.inference_mode(), self._loaded.autocast():
+            return self._track_any(frame, clock)
+
+    def _track_any(self, frame: NDArray[np.uint8], clock: _StageClock) -> tuple[TargetResult, ...]:
         size = (frame.shape[0], frame.shape[1])
         pixels = torch.from_numpy(frame if frame.flags.writeable else frame.copy())
         features = self._model.encode_image(self._model.normalize(pixels[None]))
@@ -752,6 +758,7 @@ class MosamTracker:
         rows, labels = [], []
         for prompt in prompts:
             corners = np.zeros((0, 2)) if prompt.box is None else prompt.box.reshape(2, 2)
+            corners = np.minimum(corners, (size[1] - 1, size[0] - 1))
             marks = [] if prompt.box is None else [BOX_FIRST, BOX_LAST]
             rows.append(np.concatenate([corners, prompt.points]))
             labels.append([*marks, *prompt.labels])
@@ -922,18 +929,6 @@ class _Batch:
     guides: list[_Guide]
 
 
-def _shift_frames(bank: MemoryBank, frames: int) -> None:
-    """Count the frames of a bank's memories from another start."""
-
-    def shifted(entries: Iterable[MemoryEntry]) -> list[MemoryEntry]:
-        return [replace(e, frame_index=e.frame_index + frames) for e in entries]
-
-    bank.prompted[:] = shifted(bank.prompted)
-    recent = shifted(bank.recent)
-    bank.recent.clear()
-    bank.recent.extend(recent)
-
-
 def _rows(groups: list[_Group]) -> Iterator[tuple[int, _Target, _Group, int]]:
     """Every target with its row in the readout, its group and its row in there."""
     row = 0
@@ -988,13 +983,18 @@ class _StageClock:
         """The stage ends here."""
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self.device))
             self.marks.append((stage, event))
         else:
             self.marks.append((stage, time.perf_counter()))
 
     def read(self) -> StageSeconds:
-        """Seconds per stage; the device has caught up by now."""
+        """Seconds per stage. The results are on the host by now: what the device may still have to
+        do, and is waited for, is to copy memories and to prepare the frame for the next flow.
+        """
+        last = self.marks[-1][1]
+        if not isinstance(last, float):
+            last.synchronize()
         stages = {
             name: _elapsed(before, after)
             for (_, before), (name, after) in zip(self.marks[:-1], self.marks[1:], strict=True)

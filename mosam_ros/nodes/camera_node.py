@@ -105,7 +105,8 @@ class CameraNode(Node):
             ("loop", False, "start again at the end"),
             ("wait_for_subscribers", 1, "play once so many nodes subscribe to the images"),
         ):
-            self.declare_parameter(name, default, ParameterDescriptor(description=description))
+            descriptor = ParameterDescriptor(description=description, read_only=True)
+            self.declare_parameter(name, default, descriptor)
 
     def _value(self, name: str):
         return self.get_parameter(name).value

@@ -69,6 +69,8 @@ ENCODINGS: Mapping[str, Encoding] = {
     "bayer_grbg8": Encoding(1, _codes("BayerGB")),
     "yuv422": Encoding(2, _codes("YUV", "_UYVY")),
     "yuv422_yuy2": Encoding(2, _codes("YUV", "_YUY2")),
+    "uyvy": Encoding(2, _codes("YUV", "_UYVY"), alias="yuv422"),
+    "yuyv": Encoding(2, _codes("YUV", "_YUY2"), alias="yuv422_yuy2"),
     "8UC3": Encoding(3, _codes("BGR"), alias="bgr8"),
     "8UC1": Encoding(1, _codes("GRAY"), alias="mono8"),
     "16UC1": Encoding(1, value="u2"),
@@ -176,7 +178,7 @@ def _picture_encoding(message: Image) -> Encoding:
     encoding = _encoding(message)
     if not encoding.codes:
         raise ImageError(_unknown(message))
-    if "yuv" in message.encoding and message.width % 2:
+    if encoding.channels == 2 and message.width % 2:
         raise ImageError(f"a {message.encoding} image has an even width, not {message.width}")
     return encoding
 

@@ -103,11 +103,21 @@ def require_valid(settings: Mapping[str, Setting], values: Mapping[str, Any]) ->
 
 
 def settings_problem(
-    settings: Mapping[str, Setting], changes: Sequence[Parameter], configured: bool
+    settings: Mapping[str, Setting],
+    changes: Sequence[Parameter],
+    values: Mapping[str, Any],
+    configured: bool,
 ) -> str:
-    """Why parameters cannot be changed now; empty: they can, or are none of the table's."""
+    """Why parameters cannot be changed now; empty: they can, or are none of the table's.
+
+    Args:
+        settings: the table.
+        changes: what is asked for; what a parameter is already it may stay.
+        values: that the table's parameters have now, by name.
+        configured: whether the node is.
+    """
     for change in changes:
-        if change.name not in settings:
+        if change.name not in settings or change.value == values[change.name]:
             continue
         if problem := settings[change.name].problem(change.value, configured):
             return f"{change.name}: {problem}"

@@ -148,7 +148,8 @@ class TrackerNode(LifecycleNode):
             self.trigger_activate()
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        problem = settings_problem(TRACKER_SETTINGS, changes, self._stream is not None)
+        configured = self._stream is not None
+        problem = settings_problem(TRACKER_SETTINGS, changes, self._values, configured)
         if not problem:
             new = {entry.name: entry.value for entry in changes if entry.name in TRACKER_SETTINGS}
             self._values = {**self._values, **new}

@@ -52,7 +52,8 @@ class TurningCameraNode(Node):
             ("seed", 0, "of the scene's textures"),
             ("frame_id", "camera_optical_frame", "frame_id of the images"),
         ):
-            self.declare_parameter(name, default, ParameterDescriptor(description=description))
+            descriptor = ParameterDescriptor(description=description, read_only=True)
+            self.declare_parameter(name, default, descriptor)
         rate, seed = self._value("rate"), self._value("seed")
         if not 0 < rate <= 1 / STEP:
             raise StartError(f"rate is {rate}: give the frames per second, up to {1 / STEP:g}")

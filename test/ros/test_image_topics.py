@@ -32,7 +32,7 @@ PICTURE, MASK = FRAME.image, FRAME.masks[0]
 
 ENCODINGS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "8UC3", "8UC1"]
 ENCODINGS += [f"bayer_{pattern}8" for pattern in ("rggb", "bggr", "gbrg", "grbg")]
-ENCODINGS += ["yuv422", "yuv422_yuy2"]
+ENCODINGS += ["yuv422", "yuv422_yuy2", "uyvy", "yuyv"]
 
 
 def bayer(pattern: str) -> np.ndarray:
@@ -49,11 +49,12 @@ def sent_as(encoding: str) -> np.ndarray:
     gray = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2GRAY)
     if encoding.startswith("bayer_"):
         return bayer(encoding[len("bayer_") : -1])
-    if encoding.startswith("yuv422"):
+    if encoding.startswith(("yuv", "yuyv", "uyvy")):
         yuv = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2YUV)
         color = yuv[..., 1].copy()
         color[:, 1::2] = yuv[:, ::2, 2]
-        planes = (color, yuv[..., 0]) if encoding == "yuv422" else (yuv[..., 0], color)
+        color_first = encoding in ("yuv422", "uyvy")
+        planes = (color, yuv[..., 0]) if color_first else (yuv[..., 0], color)
         return np.dstack(planes)
     return {
         "rgb8": PICTURE,

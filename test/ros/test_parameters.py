@@ -129,7 +129,8 @@ def test_the_file_marks_what_can_be_changed_live():
 
 
 def problem(name: str, value, configured: bool = True) -> str:
-    return settings_problem(TRACKER_SETTINGS, [Parameter(name, value=value)], configured)
+    values = {key: setting.default for key, setting in TRACKER_SETTINGS.items()}
+    return settings_problem(TRACKER_SETTINGS, [Parameter(name, value=value)], values, configured)
 
 
 def test_what_the_model_is_built_for_is_refused_while_it_is():
@@ -137,6 +138,11 @@ def test_what_the_model_is_built_for_is_refused_while_it_is():
     assert not problem("memory.window", 20, configured=False)
     assert not problem("memory.iou_threshold", 0.5)
     assert not problem("use_sim_time", True), "not the table's"
+
+
+def test_what_a_parameter_is_already_may_be_set_at_any_time():
+    assert not problem("memory.window", TRACKER_SETTINGS["memory.window"].default)
+    assert not problem("model", TRACKER_SETTINGS["model"].default)
 
 
 def test_an_unknown_choice_is_refused_with_what_there_is():
