@@ -95,8 +95,8 @@ class ClipResult:
 def table_rows() -> dict[str, TrackerConfig]:
     """The rows of table 4: sparse motion SM, dense motion DM, temporal and spatial selection TS and
     SS; `mosam` is the tracker as it comes: all four, and doubtful masks are not shown
-    (`doubt_frames`). Rows `as written` follow the paper to the letter where the tracker reads it
-    otherwise.
+    (`doubt_frames`). Rows `as written` have the paper's rules where the tracker has settings that
+    read them otherwise.
     """
     return {
         BASE: TrackerConfig.sam2(),
@@ -116,7 +116,7 @@ def table_rows() -> dict[str, TrackerConfig]:
 
 
 def _as_written(config: TrackerConfig) -> TrackerConfig:
-    """With the paper's rules of prompting and of temporal selection to the letter."""
+    """With the paper's rules of prompting and of temporal selection."""
     motion = replace(
         config.motion, prompt_iou=0.0, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
     )

@@ -94,7 +94,8 @@ class MotionConfig:
         sparse_encoder: how key points go on: `linear`, or by the `trained` motion encoder.
         flow: the optical flow method, one of `FLOW_METHODS`.
         flow_interval: frames between the two images of the flow (figure 4b).
-        reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing.
+        reliable_iou: frames with a lower predicted IoU teach no motion and prompt nothing, unless
+            the user prompted the target in them.
         prompt_iou: frames with a lower predicted IoU prompt nothing, though they may teach motion:
             a mask that lacks a part of the target would be held to what it has. With 0, as the
             paper writes it, `reliable_iou` alone decides.

@@ -135,7 +135,10 @@ _METHOD: Mapping[str, Setting] = {
         "Frames between the two images of the flow (figure 4b of the paper).", 1, 30
     ),
     "motion.reliable_iou": _Said(
-        "Frames with a lower predicted IoU teach no motion and prompt nothing.", 0.0, 1.0
+        "Frames with a lower predicted IoU teach no motion and prompt nothing, unless the target "
+        "was selected or refined in them.",
+        0.0,
+        1.0,
     ),
     "motion.prompt_iou": _Said(
         "Frames with a lower predicted IoU prompt nothing, though they may teach motion; 0: "

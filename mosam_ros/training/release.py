@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--shares",
         type=float,
         nargs="+",
-        help="how much each checkpoint counts in the mean, as many as there are; all the same",
+        help="how much each checkpoint counts in the mean, a number for each; by default equally",
     )
     parser.add_argument("--note", default="", help="for the model card: what else is to be known")
     options = parser.parse_args(arguments)

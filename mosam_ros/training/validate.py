@@ -48,7 +48,8 @@ class ClipScore:
         iou: with the true mask; NaN where the target is not visible.
         repeated: the same for repeating the first mask.
         predicted_iou: what the model says of its mask.
-        seen: whether the object score says that the target is there.
+        seen: whether the tracker gave a mask: the object score says that the target is there, and
+            it is not in doubt.
         hidden: whether no pixel of it is visible.
     """
 
