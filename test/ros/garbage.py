@@ -101,7 +101,7 @@ def usable_images(draw, newest: float, soon: Time) -> Image:
     encoding = draw(st.sampled_from([name for name, known in ENCODINGS.items() if known.codes]))
     sides = (1, 2, 3, 10, 33, 64)
     height, width = draw(one_of_each(sides, sides) | st.just((crossing.HEIGHT, crossing.WIDTH)))
-    width += width % 2 if "yuv" in encoding else 0
+    width += width % 2 if ENCODINGS[encoding].channels == 2 else 0
     step = width * ENCODINGS[encoding].pixel_bytes + draw(st.integers(0, 5))
     return Image(
         header=draw(st.just(Header(stamp=soon)) | headers(newest)),

@@ -7,6 +7,7 @@ from collections import Counter
 import crossing
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from ros_graph import wait_until
@@ -171,6 +172,7 @@ def graph(start, client):
         "device": "cpu",
         "image_size": IMAGE_SIZE,
         "catch_up_limit": 0.001,
+        "num_threads": torch.get_num_threads(),  # the last bit depends on how many there are
     }
     process = start("tracker_node", **parameters)
     process.wait_for_log("active: waiting for images")
