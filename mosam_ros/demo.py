@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,8 +145,8 @@ def demo_environment() -> dict[str, str]:
     return environment
 
 
-def start_processes(arguments: argparse.Namespace) -> list[DemoProcess]:
-    """Start the recorder, then the others, the camera at last."""
+def start_processes(arguments: argparse.Namespace) -> Iterator[DemoProcess]:
+    """Start the recorder, then the others, the camera at last; each is started when asked for."""
     environment = demo_environment()
     domain = f"ROS_DOMAIN_ID={environment['ROS_DOMAIN_ID']}"
     print(f"== starting the demo's processes with {domain}", flush=True)
@@ -158,10 +158,10 @@ def start_processes(arguments: argparse.Namespace) -> list[DemoProcess]:
 
 def _start_tracking(
     arguments: argparse.Namespace, environment: dict[str, str]
-) -> list[DemoProcess]:
+) -> Iterator[DemoProcess]:
     synthetic = arguments.video is None
     source = SYNTHETIC if synthetic else str(arguments.video)
-    recorder = DemoProcess.start(
+    yield DemoProcess.start(
         "demo_recorder",
         environment,
         box="" if synthetic else " ".join(f"{value:g}" for value in arguments.box),
@@ -170,8 +170,8 @@ def _start_tracking(
         seed=arguments.seed,
         expected_frames=arguments.frames if synthetic else 0,
     )
-    tracker = DemoProcess.start("tracker_node", environment, stall_after=STALL_SECONDS)
-    camera = DemoProcess.start(
+    yield DemoProcess.start("tracker_node", environment, stall_after=STALL_SECONDS)
+    yield DemoProcess.start(
         "camera_node",
         environment,
         source=source,
@@ -180,13 +180,12 @@ def _start_tracking(
         rate=arguments.rate,
         wait_for_subscribers=2,
     )
-    return [recorder, tracker, camera]
 
 
 def _start_following(
     arguments: argparse.Namespace, environment: dict[str, str]
-) -> list[DemoProcess]:
-    recorder = DemoProcess.start(
+) -> Iterator[DemoProcess]:
+    yield DemoProcess.start(
         "follow_recorder",
         environment,
         output_dir=str(arguments.output),
@@ -194,25 +193,47 @@ def _start_following(
         expected_frames=round(arguments.rate * DURATION),
         use_sim_time=True,
     )
-    tracker = DemoProcess.start("tracker_node", environment, use_sim_time=True)
-    follower = DemoProcess.start("follower_node", environment, use_sim_time=True)
-    camera = DemoProcess.start(
+    yield DemoProcess.start("tracker_node", environment, use_sim_time=True)
+    yield DemoProcess.start("follower_node", environment, use_sim_time=True)
+    yield DemoProcess.start(
         "turning_camera_node",
         environment,
         seed=arguments.seed,
         rate=arguments.rate,
     )
-    return [recorder, tracker, follower, camera]
 
 
-def watch(processes: Sequence[DemoProcess]) -> int:
-    """Wait for the recorder, the first of the processes, and return its exit status.
+class StopRequest:
+    """The signal that asked the demo to end, by Ctrl-C, `kill` or a terminal that closes. It
+    interrupts nothing, so that no process that is just being started is forgotten. What is ignored,
+    as under nohup, stays so.
+    """
+
+    number = 0
+    """Of the signal; 0 if there was none."""
+
+    def listen(self) -> None:
+        """From now on note signals instead of ending."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.number = number
+
+
+def watch(processes: Sequence[DemoProcess], request: StopRequest) -> int:
+    """Wait for the recorder, the first of the processes, and return its exit status, or that of a
+    program ended by a signal.
 
     Raises:
         DemoError: another process ended before its time; only the camera, the last one, may.
     """
     recorder, *others = processes
     while recorder.process.poll() is None:
+        if request.number:
+            print("\n== stopped", file=sys.stderr)
+            return 128 + request.number
         for entry in others:
             status = entry.process.poll()
             in_order = entry is processes[-1] and status == 0
@@ -224,23 +245,21 @@ def watch(processes: Sequence[DemoProcess]) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(args)
+    request = StopRequest()
+    request.listen()
     processes: list[DemoProcess] = []
     try:
-        processes = start_processes(arguments)
-        status = watch(processes)
+        for process in start_processes(arguments):
+            processes.append(process)
+        return watch(processes, request)
     except DemoError as error:
         print(f"the demo failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\n== stopped", file=sys.stderr)
-        return 130
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for process in processes:
             process.interrupt()
         for process in processes:
             process.stop()
-    return status
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The demo from its command line to its files."""
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 pytest.importorskip("mosam_ros.msg", reason="the messages are not built: run `make build`")
 pytest.importorskip("rclpy", reason="no ROS 2 here: run `make build`")
 
-from mosam_ros.demo import DemoError, DemoProcess, parse_arguments, watch  # noqa: E402
+from ros_graph import wait_until  # noqa: E402
+
+from mosam_ros.demo import DemoError, DemoProcess, StopRequest, parse_arguments, watch  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -109,7 +113,7 @@ def test_a_process_that_dies_is_named(programs, failure):
     started = processes(**programs)
     try:
         with pytest.raises(DemoError, match=failure):
-            watch(started)
+            watch(started, StopRequest())
     finally:
         for process in started:
             process.stop()
@@ -119,10 +123,33 @@ def test_a_process_that_dies_is_named(programs, failure):
 def test_the_recorders_exit_status_is_the_demos():
     started = processes(recorder="raise SystemExit(7)", camera="pass")
     try:
-        assert watch(started) == 7
+        assert watch(started, StopRequest()) == 7
     finally:
         for process in started:
             process.stop()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this one has started."""
+    return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_leaves_no_node_behind(number, tmp_path):
+    command = [sys.executable, "-m", "mosam_ros.demo", "--output", str(tmp_path)]
+    demo = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    try:
+        nodes = wait_until(lambda: len(found := children(demo.pid)) == 3 and found, "three nodes")
+        demo.send_signal(number)
+        assert demo.wait(60) == 128 + number
+        assert not [pid for pid in nodes if Path(f"/proc/{pid}").exists()]
+    finally:
+        demo.kill()
 
 
 @pytest.mark.parametrize(
