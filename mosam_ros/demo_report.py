@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mosam_ros.evaluation.metrics import mask_iou
+from mosam_ros.evaluation.metrics import mask_iou, tight_box
 from mosam_ros.mosam.motion.boxes import box_iou
 from mosam_ros.synthetic import VISIBLE_PIXELS
 
@@ -86,14 +86,6 @@ class FrameRecord:
     def tracked(self) -> bool:
         """Whether the answer is about the target."""
         return self.answer is not None and self.answer.mask is not None
-
-
-def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """The tight box of a mask (height, width): (4,) x_min, y_min, x_max, y_max in pixels, None of
-    an empty mask.
-    """
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return np.array([x, y, x + width, y + height], np.float64) if width else None
 
 
 def percentile(values: Sequence[float], q: float) -> float | None:

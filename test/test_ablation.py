@@ -32,7 +32,7 @@ from mosam_ros.evaluation.ablation import (
     table_rows,
 )
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
-from mosam_ros.mosam.tracker import TrackerConfig
+from mosam_ros.mosam.tracker import TrackerConfig, ViewConfig
 from mosam_ros.synthetic import TARGET, SceneFrame
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
@@ -41,11 +41,15 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 def test_the_rows_are_those_of_table_4():
     rows = table_rows()
     names = ["sam2", "SM", "DM", "SM+DM", "TS", "SS", "SM+DM+TS", "SM+DM+SS", "SM+DM+TS+SS"]
-    assert list(rows) == [*names, "mosam", "SM+DM as written", "TS as written", "mosam as written"]
+    written = ["SM+DM as written", "TS as written", "mosam as written"]
+    assert list(rows) == [*names, "views", "SM+DM+TS+SS+views", "mosam", *written]
     assert rows["sam2"] == TrackerConfig.sam2() and rows["mosam"] == TrackerConfig()
-    assert rows["SM+DM+TS+SS"] == replace(rows["mosam"], doubt_frames=0)
+    whole_frames = ViewConfig(max_zoom=1.0)
+    assert rows["views"] == replace(TrackerConfig.sam2(), view=ViewConfig())
+    assert rows["SM+DM+TS+SS+views"] == replace(rows["mosam"], doubt_frames=0)
+    assert rows["SM+DM+TS+SS"] == replace(rows["mosam"], view=whole_frames, doubt_frames=0)
     for name in names[1:]:
-        assert rows[name].doubt_frames == 0
+        assert rows[name].doubt_frames == 0 and rows[name].view == whole_frames
         motion, memory = rows[name].motion, rows[name].memory
         parts = {
             "SM": motion.sparse,
@@ -65,6 +69,7 @@ def test_the_rows_are_those_of_table_4():
             min_iou_ratio=0.0,
         ),
         memory=replace(rows["mosam"].memory, keep_absent=0, keep_unsure=False, rank_threshold=0.6),
+        view=whole_frames,
         doubt_frames=0,
     )
     assert rows["SM+DM as written"].motion.max_overlap == 1.0

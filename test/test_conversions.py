@@ -22,6 +22,7 @@ from mosam_ros.mosam.results import (  # noqa: E402
     TargetState,
 )
 from mosam_ros.mosam.selection import Action  # noqa: E402
+from mosam_ros.mosam.views import View
 from mosam_ros.msg import MotionPrompt as MotionPromptMessage  # noqa: E402
 from mosam_ros.msg import TargetSelection, TrackedTarget  # noqa: E402
 from mosam_ros.nodes import conversions  # noqa: E402
@@ -157,6 +158,7 @@ def target(target_id: int, mask: np.ndarray, **changes) -> TargetResult:
         "object_score": 0.0,
         "frames_since_seen": 0,
         "mask_logits": np.zeros((4, 4), np.float32),
+        "view": View.whole((20, 30)),
     }
     return TargetResult(**{**fields, **changes})
 

@@ -15,8 +15,8 @@ from mosam_ros.demo_report import (
     percentile,
     spread,
     summarize,
-    tight_box,
 )
+from mosam_ros.evaluation.metrics import tight_box
 
 
 def square(x: int, size: int = 10) -> np.ndarray:
@@ -94,11 +94,6 @@ def test_hidden_frames_are_judged_by_the_presence():
     assert summary["hidden_frames"] == 3
     assert summary["hidden_presence_correct"] == pytest.approx(2 / 3)
     assert summary["iou_visible"] == 1
-
-
-def test_tight_box():
-    assert tight_box(square(3)).tolist() == [3, 5, 13, 15]
-    assert tight_box(EMPTY) is None
 
 
 def test_a_forecast_is_judged_by_the_true_box_of_the_next_answered_frame():

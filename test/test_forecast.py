@@ -10,8 +10,10 @@ from mosam_ros.mosam.motion.flow import DenseMotion
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.preference import WEIGHT, forecast_preference
 from mosam_ros.mosam.results import MotionPrompt
+from mosam_ros.mosam.views import View
 
 SIZE = (480, 640)
+WHOLE = View.whole(SIZE)
 DT = 0.1
 OFFSETS = np.array([(0, 0), (0, -10), (0, 10), (-10, 0), (10, 0)], np.float32)
 
@@ -165,11 +167,21 @@ def candidates() -> torch.Tensor:
 
 
 def test_candidates_near_the_forecast_are_preferred():
-    bonus = forecast_preference(candidates(), [forecast_at(100, 100, 5.0), None], SIZE)
+    bonus = forecast_preference(candidates(), [forecast_at(100, 100, 5.0), None], [WHOLE] * 2)
     assert bonus[0, 0] > 0.9 * WEIGHT and bonus[0, 1] < 0.01 * WEIGHT and bonus[0, 2] == 0
     assert bonus[1].tolist() == [0, 0, 0]
 
 
+def test_in_a_view_candidates_are_where_the_view_is():
+    """The logits are of the frame's right lower quarter: what was at 100, 100 is at 420, 340."""
+    quarter = View(320, 240, 320, 240, SIZE)
+    x, y = 320 + 100 / 2, 240 + 100 / 2
+    bonus = forecast_preference(candidates(), [forecast_at(x, y, 5.0), None], [quarter] * 2)
+    assert bonus[0, 0] > 0.9 * WEIGHT and bonus[0, 1] < 0.05 * WEIGHT
+    elsewhere = forecast_preference(candidates(), [forecast_at(x, y, 5.0), None], [WHOLE] * 2)
+    assert elsewhere[0, 0] < 0.05 * WEIGHT
+
+
 def test_a_forecast_that_has_become_a_guess_decides_nothing():
-    bonus = forecast_preference(candidates(), [forecast_at(100, 100, 5000.0), None], SIZE)
+    bonus = forecast_preference(candidates(), [forecast_at(100, 100, 5000.0), None], [WHOLE] * 2)
     assert abs(float(bonus[0, 0] - bonus[0, 1])) < 0.01 * WEIGHT

@@ -12,12 +12,17 @@ from mosam_ros.mosam.memory import (
     Sam2Memory,
     TemporalSelection,
     batch_recalls,
+    resample_maps,
 )
+from mosam_ros.mosam.views import View
+
+WHOLE = View.whole((48, 64))
 
 
 def entry(frame_index: int, iou: float = 0.9, score: float = 5.0) -> MemoryEntry:
     value = float(frame_index)
-    return MemoryEntry(frame_index, torch.full((4, 2), value), torch.full((3,), value), iou, score)
+    features, pointer = torch.full((4, 2), value), torch.full((3,), value)
+    return MemoryEntry(frame_index, features, pointer, iou, score, WHOLE)
 
 
 def bank_of(prompted: list[int], recent: range) -> MemoryBank:
@@ -61,11 +66,74 @@ def test_recalls_are_stacked_by_target():
     policy = Sam2Memory(6, 15)
     recalls = [policy.recall(bank_of([first], range(5, 9)), 9) for first in (2, 4)]
     assert recalls[0].layout == recalls[1].layout
-    selection = batch_recalls(recalls)
+    selection = batch_recalls(recalls, [WHOLE, WHOLE])
     assert selection.features[0].shape == (2, 4, 2)
     assert selection.features[0][:, 0, 0].tolist() == [2.0, 4.0]
     assert selection.distances[0].tolist() == [7.0, 5.0]
     assert selection.pointers[1].shape == (2, 3)
+
+
+def view(x: int, y: int, width: int, height: int) -> View:
+    return View(x, y, width, height, (48, 64))
+
+
+def map_of(column_values: list[float]) -> torch.Tensor:
+    """A 4 x 4 memory map (16, 1), the same in every row."""
+    return torch.tensor(column_values).repeat(4)[:, None]
+
+
+def columns(features: torch.Tensor) -> list[float]:
+    rows = features.reshape(4, 4)
+    assert torch.allclose(rows, rows[:1].expand(4, -1))
+    return rows[0].tolist()
+
+
+def seen_in(entry_view: View, now: View, values: list[float]) -> list[float]:
+    bank = MemoryBank(max_prompted=3, max_recent=15)
+    features, pointer = map_of(values), torch.zeros(3)
+    bank.add_prompted(MemoryEntry(0, features, pointer, 0.9, 5.0, entry_view))
+    selection = batch_recalls([Sam2Memory(6, 15).recall(bank, 1)], [now])
+    return columns(selection.features[0][0])
+
+
+def test_a_memory_of_the_same_view_is_recalled_as_it_is():
+    values = [0.1, 0.7, -3.0, 2.0]
+    same = view(5, 6, 40, 30)
+    assert seen_in(same, same, values) == torch.tensor(values).tolist()
+
+
+def test_a_memory_of_the_frame_is_stretched_in_a_view():
+    """The left half, twice as wide: cells lie at quarters between the old ones."""
+    stretched = seen_in(WHOLE, view(0, 0, 32, 24), [0.0, 1.0, 2.0, 3.0])
+    assert stretched == pytest.approx([0.0, 0.25, 0.75, 1.25])
+
+
+def test_a_memory_of_a_view_is_shrunk_in_the_frame_and_its_edge_goes_on():
+    shrunk = seen_in(view(16, 12, 32, 24), WHOLE, [0.0, 1.0, 2.0, 3.0])
+    assert shrunk == pytest.approx([0.0, 0.5, 2.5, 3.0])
+
+
+def test_a_memory_moves_with_its_view():
+    moved = seen_in(view(0, 0, 32, 24), view(8, 6, 32, 24), [0.0, 1.0, 2.0, 3.0])
+    assert moved == pytest.approx([1.0, 2.0, 3.0, 3.0])
+
+
+def test_memories_of_a_batch_are_carried_each_to_its_own_view():
+    maps = torch.stack([map_of([0.0, 1.0, 2.0, 3.0]), map_of([4.0, 5.0, 6.0, 7.0])])
+    old = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 0.5]])
+    new = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.125, 0.125, 0.5, 0.5]])
+    first, second = resample_maps(maps, old, new)
+    assert columns(first) == pytest.approx([0.0, 0.25, 0.75, 1.25])
+    assert columns(second) == pytest.approx([5.0, 6.0, 7.0, 7.0])
+
+
+def test_the_last_view_is_that_of_the_newest_frame():
+    bank = bank_of([0], range(1, 3))
+    assert bank.last_view == WHOLE
+    newest = MemoryEntry(9, map_of([0.0] * 4), torch.zeros(3), 0.9, 5.0, view(1, 2, 32, 24))
+    bank.add(newest)
+    assert bank.last_view == newest.view
+    assert MemoryBank(max_prompted=3, max_recent=15).last_view is None
 
 
 def scored_bank(scores: list[tuple[float, float]]) -> MemoryBank:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosam_ros.evaluation.metrics import boundary_f, j_and_f, mask_iou
+from mosam_ros.evaluation.metrics import boundary_f, j_and_f, mask_iou, tight_box
 from mosam_ros.mosam.motion.boxes import box_iou
 
 EMPTY = np.zeros((21, 47), bool)
@@ -15,6 +15,11 @@ def square(x: int) -> np.ndarray:
     mask = np.zeros((21, 47), bool)
     mask[5:15, x : x + 10] = True
     return mask
+
+
+def test_tight_box():
+    assert tight_box(square(3)).tolist() == [3, 5, 13, 15]
+    assert tight_box(EMPTY) is None
 
 
 @pytest.mark.parametrize(

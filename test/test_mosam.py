@@ -19,8 +19,10 @@ from mosam_ros.mosam.tracker import (
     MosamTracker,
     MotionConfig,
     TrackerConfig,
+    ViewConfig,
     _Guide,
 )
+from mosam_ros.mosam.views import View
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
@@ -92,12 +94,13 @@ def test_a_box_is_given_whether_the_target_moves_or_not(loaded, clip, max_overla
 def test_a_prompt_is_cut_to_the_image():
     points = np.float32([[-5, 70], [30, 90]])
     forecast = MotionPrompt(0.0, True, points, np.float32([-8, 60, 40, 130]), np.zeros(2), 1.0)
+    whole = View.whole((100, 200))
     both = _Guide(forecast, with_box=True, with_key_points=True)
     cut = [[0, 60], [39, 99], [0, 70], [30, 90]]
-    np.testing.assert_array_equal(both.coordinates((100, 200)), cut)
+    np.testing.assert_array_equal(both.coordinates(whole), cut)
     assert len(both.labels) == 4
     only_points = _Guide(forecast, with_box=False, with_key_points=True)
-    np.testing.assert_array_equal(only_points.coordinates((100, 200)), cut[2:])
+    np.testing.assert_array_equal(only_points.coordinates(whole), cut[2:])
 
 
 @pytest.fixture
@@ -188,6 +191,7 @@ def test_switched_off_it_is_plain_sam2(loaded, clip):
     tuned = TrackerConfig(
         replace(NO_MOTION, num_key_points=9, flow_interval=3, reliable_iou=0.1, max_overlap=1.0),
         replace(PLAIN_MEMORY, iou_threshold=0.99, interval=4, window=5, foreground_threshold=0.9),
+        ViewConfig(max_zoom=1.0, context=4.0),
     )
     _, plain = follow(loaded, TrackerConfig.sam2(), clip[:10])
     _, other = follow(loaded, tuned, clip[:10])
@@ -405,7 +409,7 @@ def test_candidates_are_preferred_where_a_hidden_target_is_expected(loaded, clip
             continue
         forecast = results[t - 1].targets[0].motion_prompt
         logits = choice.candidates.mask_logits[:, 1:]
-        expected = forecast_preference(logits, [forecast], (SCENE.height, SCENE.width))
+        expected = forecast_preference(logits, [forecast], [results[t].targets[0].view])
         torch.testing.assert_close(choice.preference, expected)
     returning = choices[HIDDEN[-1]]
     assert (returning.preference > 0).all()

@@ -319,12 +319,12 @@ def listening(trainer: Trainer, clip: data.Clip, kind: str) -> tuple[float, floa
 
 
 def test_clips_are_repeatable_and_hold_several_targets():
-    frames, masks = make_clip(12, ClipConfig(64, 4, 3))
-    again, _ = make_clip(12, ClipConfig(64, 4, 3))
-    assert np.array_equal(frames, again)
-    assert frames.shape == (4, 64, 64, 3) and masks.shape == (3, 4, 64, 64)
-    assert masks[:, 0].any((1, 2)).all()
-    assert masks[:, 0].sum(0).max() == 1
+    clip, again = (make_clip(12, ClipConfig(64, 4, 3)) for _ in range(2))
+    assert np.array_equal(clip.frames, again.frames)
+    assert clip.frames.shape == (4, 64, 64, 3) and clip.masks.shape == (3, 4, 64, 64)
+    assert clip.masks[:, 0].any((1, 2)).all()
+    assert clip.masks[:, 0].sum(0).max() == 1
+    assert clip.views.tolist() == [[0, 0, 1, 1]] * 4
 
 
 def test_training_never_sees_held_out_seeds(monkeypatch):
@@ -431,9 +431,9 @@ def test_pieces_of_the_background_are_among_the_targets(monkeypatch):
     assert 0.3 < np.mean(chosen) < 0.95
 
 
-def speed_of(clip: tuple[np.ndarray, np.ndarray]) -> float:
+def speed_of(clip: data.TrainingClip) -> float:
     """Pixels per frame that the first target's center moves, where it is in sight."""
-    centers = [np.argwhere(mask).mean(0) for mask in clip[1][0] if mask.any()]
+    centers = [np.argwhere(mask).mean(0) for mask in clip.masks[0] if mask.any()]
     return float(np.linalg.norm(np.diff(centers, axis=0), axis=1).mean())
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mosam_ros.evaluation.metrics import boundary_f, mask_iou
 from mosam_ros.mosam.checkpoints import LoadedModel
 from mosam_ros.mosam.prompts import Prompt
-from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig
+from mosam_ros.mosam.tracker import MosamTracker, TrackerConfig, ViewConfig
 from mosam_ros.synthetic import (
     FIRST_HELD_OUT_SEED,
     SCENARIOS,
@@ -42,6 +42,9 @@ CANDIDATES = 200
 
 HIDING = ("full_occlusion", "exit_reentry")
 """Scenarios whose clips have frames without the target."""
+
+WHOLE_FRAMES = ViewConfig(max_zoom=1.0)
+"""As in SAM 2 and in the paper."""
 
 PAPER_RANK_THRESHOLD = 0.6
 """Of figure 4d."""
@@ -94,7 +97,8 @@ class ClipResult:
 
 def table_rows() -> dict[str, TrackerConfig]:
     """The rows of table 4: sparse motion SM, dense motion DM, temporal and spatial selection TS and
-    SS; `mosam` is the tracker as it comes: all four, and doubtful masks are not shown
+    SS, all on whole frames. `views` is plain SAM 2 that looks at small targets more closely, and
+    `mosam` the tracker as it comes: the four parts, views, and doubtful masks are not shown
     (`doubt_frames`). Rows `as written` have the paper's rules where the tracker has settings that
     read them otherwise.
     """
@@ -108,6 +112,8 @@ def table_rows() -> dict[str, TrackerConfig]:
         "SM+DM+TS": _parts(sparse=True, dense=True, temporal=True),
         "SM+DM+SS": _parts(sparse=True, dense=True, spatial=True),
         "SM+DM+TS+SS": _parts(sparse=True, dense=True, temporal=True, spatial=True),
+        "views": replace(TrackerConfig.sam2(), view=ViewConfig()),
+        "SM+DM+TS+SS+views": replace(TrackerConfig(), doubt_frames=0),
         FULL: TrackerConfig(),
         "SM+DM as written": _as_written(_parts(sparse=True, dense=True)),
         "TS as written": _as_written(_parts(temporal=True)),
@@ -123,7 +129,7 @@ def _as_written(config: TrackerConfig) -> TrackerConfig:
     memory = replace(
         config.memory, keep_absent=0, keep_unsure=False, rank_threshold=PAPER_RANK_THRESHOLD
     )
-    return replace(config, motion=motion, memory=memory, doubt_frames=0)
+    return replace(config, motion=motion, memory=memory, view=WHOLE_FRAMES, doubt_frames=0)
 
 
 def _parts(
@@ -133,7 +139,7 @@ def _parts(
     full = TrackerConfig()
     motion = replace(full.motion, sparse=sparse, dense=dense)
     memory = replace(full.memory, temporal=temporal, spatial=spatial)
-    return replace(full, motion=motion, memory=memory, doubt_frames=0)
+    return replace(full, motion=motion, memory=memory, view=WHOLE_FRAMES, doubt_frames=0)
 
 
 MOTION_SWEEPS: dict[str, tuple[float, ...]] = {
@@ -173,8 +179,8 @@ def sweep_rows() -> dict[str, dict[float, tuple[str, TrackerConfig]]]:
 
 
 def fingerprint(loaded: LoadedModel) -> str:
-    """A short hash of a model's name and weights."""
-    digest = hashlib.sha256(loaded.name.encode())
+    """A short hash of a model's name, its zoom and its weights."""
+    digest = hashlib.sha256(f"{loaded.name} {loaded.max_zoom}".encode())
     for name, tensor in sorted(loaded.model.base.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())

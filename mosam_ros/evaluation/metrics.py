@@ -14,6 +14,14 @@ BOUNDARY_TOLERANCE = 0.008
 """How far apart two boundaries may lie and still match, as a share of the image's diagonal."""
 
 
+def tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """The tight box of a mask (height, width): (4,) x_min, y_min, x_max, y_max in pixels, None of
+    an empty mask.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return np.array([x, y, x + width, y + height], np.float64) if width else None
+
+
 def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Region similarity J of two masks of one shape; 1 when both are empty."""
     union = np.count_nonzero(first | second)

@@ -53,11 +53,13 @@ class BundledModel:
         config: file name of the configuration.
         weights: file name of the weights.
         motion_weights: file name of the weights of its motion encoders.
+        max_zoom: how closely it was trained to look at small targets.
     """
 
     config: str
     weights: str
     motion_weights: str
+    max_zoom: float
 
     def config_file(self) -> Path:
         """Path of the configuration."""
@@ -86,11 +88,13 @@ class HubModel:
         config: file name of the configuration.
         repository: of the weights.
         weights: file name of the weights in the repository.
+        max_zoom: 1, it was trained on whole frames.
     """
 
     config: str
     repository: str
     weights: str
+    max_zoom: float = 1.0
 
     def config_file(self) -> Path:
         """Path of the configuration."""
@@ -153,7 +157,7 @@ def _download(url: str, path: Path, sha256_start: str) -> None:
 
 
 MODELS: Mapping[str, BundledModel | HubModel] = {
-    "nano": BundledModel("nano.yaml", "nano.pt", "nano_motion.pt"),
+    "nano": BundledModel("nano.yaml", "nano.pt", "nano_motion.pt", max_zoom=3.5),
     "sam2.1_hiera_tiny": HubModel(
         "sam2.1_hiera_t.yaml", "facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny.pt"
     ),
@@ -179,12 +183,15 @@ class LoadedModel:
         model: in evaluation mode, without gradients, float32 weights on `device`.
         device: where it runs.
         precision: what it computes in: float32, float16 or bfloat16.
+        max_zoom: how closely it may look at small targets (`ViewConfig`); 1 for models that were
+            trained on whole frames.
     """
 
     name: str
     model: Sam2Model
     device: torch.device
     precision: torch.dtype
+    max_zoom: float = 1.0
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A fresh context in which to run a frame, so that it is computed in `precision`."""
@@ -254,7 +261,7 @@ def load_model(
     model.base.load_state_dict(weights)
     model.base.eval().requires_grad_(False)
     _move(model, chosen_device)
-    return LoadedModel(name, model, chosen_device, chosen_precision)
+    return LoadedModel(name, model, chosen_device, chosen_precision, source.max_zoom)
 
 
 def load_motion_encoders(

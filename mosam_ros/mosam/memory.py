@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,10 +10,12 @@ from itertools import takewhile
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.sam2_model import MemorySelection
+from mosam_ros.mosam.views import View
 
 MAX_POINTER_DISTANCE = 1000
 """Frames; the time code of a pointer to the prompted frame stops growing here."""
@@ -28,6 +31,7 @@ class MemoryEntry:
         pointer: (C,), the object pointer.
         predicted_iou: 0..1, the model's estimate for that frame's mask.
         object_score: logit; positive when the target was seen.
+        view: the part of the frame that `features` are of.
         time: when the frame was taken, in seconds.
         prompt: what the user said of the target in it, if anything.
     """
@@ -37,6 +41,7 @@ class MemoryEntry:
     pointer: Tensor
     predicted_iou: float
     object_score: float
+    view: View
     time: float = 0.0
     prompt: Prompt | None = None
 
@@ -87,6 +92,12 @@ class MemoryBank:
         """What is remembered of the other frames, oldest first."""
         entries = (e for e in (*self.prompted, *self.recent) if e.time >= time)
         return sorted(entries, key=lambda e: e.frame_index)
+
+    @property
+    def last_view(self) -> View | None:
+        """Of the newest frame; None if there is none."""
+        newest = max((*self.prompted, *self.recent), key=lambda e: e.frame_index, default=None)
+        return None if newest is None else newest.view
 
     def tensors(self) -> list[Tensor]:
         """All tensors held."""
@@ -251,20 +262,54 @@ def _without(entries: Iterable[MemoryEntry], others: list[MemoryEntry]) -> list[
     return [e for e in entries if e not in taken]
 
 
-def batch_recalls(recalls: Sequence[Recall]) -> MemorySelection:
-    """Stack the recalls of several targets; all must have the same `layout`."""
+def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySelection:
+    """Stack the recalls of several targets, as they lie in the targets' views; all must have the
+    same `layout`.
+    """
     first = recalls[0]
     device = first.memories[0].features.device
     distances = torch.tensor([r.distances for r in recalls], dtype=torch.float32).to(
         device, non_blocking=True
     )
     return MemorySelection(
-        features=[torch.stack(row) for row in _columns([r.memories for r in recalls], "features")],
+        features=[
+            torch.stack([_seen_from(e, view) for e, view in zip(entries, views, strict=True)])
+            for entries in zip(*(r.memories for r in recalls), strict=True)
+        ],
         slots=first.slots,
-        pointers=[torch.stack(row) for row in _columns([r.pointers for r in recalls], "pointer")],
+        pointers=[
+            torch.stack([e.pointer for e in entries])
+            for entries in zip(*(r.pointers for r in recalls), strict=True)
+        ],
         distances=distances.unbind(1),
     )
 
 
-def _columns(rows: Sequence[Sequence[MemoryEntry]], attribute: str) -> list[list[Tensor]]:
-    return [[getattr(entry, attribute) for entry in column] for column in zip(*rows, strict=True)]
+def _seen_from(entry: MemoryEntry, view: View) -> Tensor:
+    """An entry's map as it lies in another view; between cells it is interpolated, and beyond the
+    view that it was made in its edge goes on.
+    """
+    old, new = entry.view.shares, view.shares
+    if old == new:
+        return entry.features
+    maps = resample_maps(entry.features[None], torch.tensor([old]), torch.tensor([new]))
+    return maps[0].to(entry.features.dtype)
+
+
+def resample_maps(maps: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """Memory maps (B, h·w, C) of `old` views as they lie in `new` ones, in float32.
+
+    Args:
+        maps: of square maps, h = w.
+        old: (B, 4) x, y, width and height as shares of the frame's sides.
+        new: the same.
+    """
+    side = math.isqrt(maps.shape[1])
+    centers = (torch.arange(side) + 0.5) / side
+    places = new[:, None, :2] + centers[:, None] * new[:, None, 2:]
+    grid = (2 * (places - old[:, None, :2]) / old[:, None, 2:] - 1).to(maps.device)
+    x, y = grid[:, None, :, 0], grid[:, :, None, 1]
+    grid = torch.stack([x.expand(-1, side, -1), y.expand(-1, -1, side)], dim=-1)
+    square = maps.float().transpose(1, 2).unflatten(2, (side, side))
+    seen = F.grid_sample(square, grid, padding_mode="border", align_corners=False)
+    return seen.flatten(2).transpose(1, 2)

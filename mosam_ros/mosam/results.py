@@ -8,6 +8,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from mosam_ros.mosam.views import View
+
 
 class TargetState(IntEnum):
     """Whether a target is in sight; the values are those of the TrackedTarget message."""
@@ -66,7 +68,8 @@ class TargetResult:
         predicted_iou: the model's own estimate of the mask's IoU with the truth, 0..1.
         object_score: logit, positive when the model sees the target.
         frames_since_seen: 0 when TRACKED.
-        mask_logits: (S/4, S/4) float32 at the model's resolution.
+        mask_logits: (S/4, S/4) float32 at the model's resolution, over the target's view.
+        view: the part of the frame in which it was looked for.
         motion_prompt: where it is expected in the next frame; None where nothing is known.
         injected_prompt: the forecast with which this frame was prompted; None where there was none.
     """
@@ -82,6 +85,7 @@ class TargetResult:
     object_score: float
     frames_since_seen: int
     mask_logits: NDArray[np.float32]
+    view: View
     motion_prompt: MotionPrompt | None = None
     injected_prompt: MotionPrompt | None = None
 

@@ -60,6 +60,7 @@ from mosam_ros.mosam.sam2_model import (
     Prediction,
     Sam2Model,
 )
+from mosam_ros.mosam.views import View, choose_view
 
 SUDDEN_LOSS = 0.5
 """A mask smaller than this share of the target's last ones teaches no motion."""
@@ -177,12 +178,38 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True)
+class ViewConfig:
+    """Looking at small targets more closely; not in the paper.
+
+    Attributes:
+        max_zoom: a target's view is at least the frame's sides over this; with 1 or less every
+            target is looked for in the whole frame, as in SAM 2; 0: what the model was trained
+            for, which is 1 unless `LoadedModel` says otherwise. Every view costs a run of the image
+            encoder.
+        context: sides of a view in extents of its target.
+
+    A target that is OCCLUDED is looked for where it went out of sight and where it is expected, one
+    that is LOST in the whole frame.
+    """
+
+    max_zoom: float = 0.0
+    context: float = 2.2
+
+    def __post_init__(self) -> None:
+        if self.max_zoom < 0:
+            raise ValueError(f"max_zoom is 0 or more, not {self.max_zoom}")
+        if self.context < 1:
+            raise ValueError(f"context is 1 or more extents of the target, not {self.context}")
+
+
+@dataclass(frozen=True)
 class TrackerConfig:
     """Settings of the tracker: full MoSAM unless told otherwise.
 
     Attributes:
         motion: motion-guided prompting.
         memory: memory selection.
+        view: looking at small targets more closely.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
         doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
             object score and a predicted IoU far below what is usual of it (`Presence`); with 0, as
@@ -192,8 +219,9 @@ class TrackerConfig:
 
     motion: MotionConfig = MotionConfig()
     memory: MemoryConfig = MemoryConfig()
+    view: ViewConfig = ViewConfig()
     lost_after: int = 30
-    doubt_frames: int = 6
+    doubt_frames: int = 3
     max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:
@@ -202,9 +230,10 @@ class TrackerConfig:
 
     @classmethod
     def sam2(cls) -> TrackerConfig:
-        """Plain SAM 2: no motion prompts, no memory selection, every mask shown."""
+        """Plain SAM 2: no motion prompts, no memory selection, whole frames, every mask shown."""
         motion = MotionConfig(sparse=False, dense=False)
-        return cls(motion, MemoryConfig(temporal=False, spatial=False), doubt_frames=0)
+        memory = MemoryConfig(temporal=False, spatial=False)
+        return cls(motion, memory, ViewConfig(max_zoom=1.0), doubt_frames=0)
 
 
 def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,6 +261,8 @@ LIVE_SETTINGS = frozenset(
         "memory.keep_absent",
         "memory.keep_unsure",
         "memory.foreground_threshold",
+        "view.max_zoom",
+        "view.context",
         "lost_after",
         "doubt_frames",
         "max_targets",
@@ -244,9 +275,9 @@ LIVE_SETTINGS = frozenset(
 class _Target:
     """All state of one target between frames.
 
-    `forecast` is for the frame being tracked; `areas`, in pixels, and `ious`, predicted, are those
-    of the last masks in which the target was TRACKED, reliable or not: a target that stays small,
-    or hard to make out, is soon trusted again.
+    `forecast` and `view` are for the frame being tracked. `boxes`, `areas`, in pixels, and `ious`,
+    predicted, are those of the last masks in which the target was TRACKED, reliable or not: a
+    target that stays small, or hard to make out, is soon trusted again.
     """
 
     target_id: int
@@ -256,7 +287,9 @@ class _Target:
     presence: Presence
     prompt: Prompt | None = None
     forecast: MotionPrompt | None = None
+    view: View | None = None
     was_reliable: bool = False
+    boxes: deque[NDArray[np.float64]] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
     areas: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
     ious: deque[float] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
 
@@ -275,6 +308,48 @@ class _Target:
         trusted = forecast is not None and forecast.valid and self.was_reliable
         return forecast if trusted and not self.is_hidden and self.prompt is None else None
 
+    def choose_view(self, image_size: tuple[int, int], config: ViewConfig, max_zoom: float) -> View:
+        """Where to look for it in the next frame."""
+        whole = View.whole(image_size)
+        lost = self.presence.state is TargetState.LOST
+        if max_zoom <= 1 or (lost and self.prompt is None):
+            return whole
+        boxes = self._boxes_to_see()
+        if not boxes:
+            return whole if self.view is None or self.prompt else self.view.resized(image_size)
+        corners = np.stack(boxes)
+        box = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
+        return choose_view(self.view, box, image_size, config.context, max_zoom)
+
+    def _boxes_to_see(self) -> list[NDArray[np.floating]]:
+        """What is known of where it is: its last box, its forecast and what the user says; nothing
+        where a first prompt does not tell its extent.
+        """
+        prompt = self.prompt
+        if prompt is not None and prompt.mask is not None:
+            return [MaskGeometry.of(prompt.mask[None]).boxes[0]]
+        found_anew = self.is_hidden and prompt is not None
+        boxes: list[NDArray[np.floating]] = []
+        if self.boxes and not found_anew:
+            boxes += [self.boxes[-1], self._usual_box()]
+        if prompt is not None and prompt.box is not None:
+            boxes.append(prompt.box)
+        if boxes and prompt is not None:
+            positive = prompt.points[prompt.labels == POSITIVE]
+            boxes += [np.concatenate([point, point + 1]) for point in positive]
+        forecast = self.forecast if self.is_hidden else self.trusted_forecast
+        if boxes and forecast is not None and prompt is None:
+            boxes.append(forecast.box)
+        return boxes
+
+    def _usual_box(self) -> NDArray[np.float64]:
+        """A box of its usual size around the middle of its last one, so that a target of which half
+        is hidden is not looked at more closely.
+        """
+        sizes = np.stack([box[2:] - box[:2] for box in self.boxes])
+        middle, half = (self.boxes[-1][:2] + self.boxes[-1][2:]) / 2, np.median(sizes, axis=0) / 2
+        return np.concatenate([middle - half, middle + half])
+
     def usual_area(self, num_frames: int) -> float:
         """Pixels, the median of so many last masks; 0 if there are none."""
         return median(list(self.areas)[-num_frames:]) if self.areas else 0.0
@@ -287,6 +362,7 @@ class _Target:
 
     def forget_masks(self) -> None:
         """Start anew with what is usual of the target's masks."""
+        self.boxes.clear()
         self.areas.clear()
         self.ious.clear()
 
@@ -305,12 +381,11 @@ class _Guide:
         points = [POSITIVE] * len(self.forecast.key_points)
         return [BOX_FIRST, BOX_LAST] * self.with_box + points * self.with_key_points
 
-    def coordinates(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Box corners and key points (P, 2), cut to the image (height, width)."""
+    def coordinates(self, view: View) -> NDArray[np.float32]:
+        """Box corners and key points (P, 2) in pixels of the frame, cut to the view."""
         corners = self.forecast.box.reshape(2, 2) - np.array([[0.0], [1.0]], np.float32)
-        limit = np.array([size[1] - 1, size[0] - 1], np.float32)
         parts = [corners] * self.with_box + [self.forecast.key_points] * self.with_key_points
-        return np.concatenate(parts).clip(0.0, limit)
+        return np.concatenate(parts).clip(view.origin, view.last_pixel)
 
 
 @dataclass(frozen=True)
@@ -359,6 +434,7 @@ class MosamTracker:
         self._policy = self._make_policy()
         self._flow = self._make_flow()
         self._past_frames: deque[_PastFrame] = deque(maxlen=self.config.motion.flow_interval)
+        self._max_zoom = self._choose_max_zoom()
         self._time = 0.0
         self._memory_dtype = torch.float16 if loaded.precision == torch.float16 else torch.bfloat16
         self._targets: dict[int, _Target] = {}
@@ -402,6 +478,7 @@ class MosamTracker:
             raise ValueError(f"{', '.join(fixed)} cannot change: make a new tracker")
         self.config = config
         self._policy = self._make_policy()
+        self._max_zoom = self._choose_max_zoom()
         for target in self._targets.values():
             target.presence.lost_after = config.lost_after
             target.presence.doubt_frames = config.doubt_frames
@@ -421,6 +498,12 @@ class MosamTracker:
             memory.keep_absent,
             memory.keep_unsure,
         )
+
+    def _choose_max_zoom(self) -> float:
+        """1 for the trained motion encoders, which know whole frames."""
+        if self.config.motion.trained:
+            return 1.0
+        return self.config.view.max_zoom or self._loaded.max_zoom
 
     def _make_flow(self) -> FlowEstimator | None:
         motion = self.config.motion
@@ -517,6 +600,7 @@ class MosamTracker:
             forecaster,
             copy.deepcopy(target.presence),
             prompt,
+            view=bank.last_view,
             areas=copy.copy(target.areas),
             ious=copy.copy(target.ious),
         )
@@ -618,6 +702,8 @@ class MosamTracker:
             for target in self._targets.values():
                 target.forecaster.reset()
                 target.forget_masks()
+                if time <= self._time:
+                    target.view = None
         elif past and time - past[-1].time > LONG_GAP:
             past.clear()
         self._time = time
@@ -657,19 +743,38 @@ class MosamTracker:
 
     def _track_any(self, frame: NDArray[np.uint8], clock: _StageClock) -> tuple[TargetResult, ...]:
         size = (frame.shape[0], frame.shape[1])
-        pixels = torch.from_numpy(frame if frame.flags.writeable else frame.copy())
-        features = self._model.encode_image(self._model.normalize(pixels[None]))
+        for target in self._targets.values():
+            target.view = target.choose_view(size, self.config.view, self._max_zoom)
+        features = self._encode(frame, [t.view for t in self._targets.values() if t.view])
         clock.mark("encode")
-        decoded = [(batch, self._decode(batch, features, size)) for batch in self._batches()]
+        batches = self._batches()
+        seen = [features.of(batch.views) for batch in batches]
+        predictions = [self._decode(b, f) for b, f in zip(batches, seen, strict=True)]
         clock.mark("decode")
-        groups = [self._remember(batch, p, features) for batch, p in decoded]
+        groups = [self._remember(*part) for part in zip(batches, predictions, seen, strict=True)]
         clock.mark("memory")
-        readout = _Readout.of([g.prediction for g in groups], size)
+        readout = _Readout.of(groups, size)
         self._store(groups, readout)
-        prompts = self._observe_motion(groups, readout, frame, features)
+        prompts = self._observe_motion(groups, readout, frame, seen[0])
         clock.mark("motion")
         results = self._results(groups, readout, prompts)
         return tuple(results[target_id] for target_id in self._targets)
+
+    def _encode(self, frame: NDArray[np.uint8], views: list[View]) -> _SeenFrame:
+        """Run the image encoder on every view that a target is looked for in: on the CPU one by
+        one, as a batch's size changes the rounding.
+        """
+        views = list(dict.fromkeys(views))
+        images = [self._model.normalize(self._pixels(frame, view)) for view in views]
+        if self._loaded.device.type != "cpu":
+            images = [torch.cat(images)]
+        return _SeenFrame(views, [self._model.encode_image(x) for x in images])
+
+    @staticmethod
+    def _pixels(frame: NDArray[np.uint8], view: View) -> Tensor:
+        """A view of a frame, (1, height, width, 3)."""
+        pixels = frame[view.slices]
+        return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())[None]
 
     def _batches(self) -> list[_Batch]:
         """Targets that can share a batch: equal memories and the same kind of prompts.
@@ -704,82 +809,92 @@ class MosamTracker:
         guide = _Guide(forecast, motion.dense, motion.sparse and moves)
         return guide if guide.with_box or guide.with_key_points else None
 
-    def _decode(self, batch: _Batch, image: ImageFeatures, size: tuple[int, int]) -> Prediction:
+    def _decode(self, batch: _Batch, features: ImageFeatures) -> Prediction:
         """Decode one batch: from its masks, its points, its memory, or memory and points."""
-        features = image.expand(len(batch.targets))
         prompts = [t.prompt for t in batch.targets if t.prompt is not None]
         if prompts and prompts[0].mask is not None:
-            return self._model.mask_prompt(features, self._mask_batch(prompts))[0]
-        points = self._point_batch(prompts, size) if prompts else None
+            return self._model.mask_prompt(features, self._mask_batch(prompts, batch.views))[0]
+        points = self._point_batch(prompts, batch.views) if prompts else None
         if not batch.recalls:
             assert points is not None
             candidates = self._model.decode(features, self._model.without_memory(features), points)
             return self._model.choose(candidates, prompts[0].num_points)
-        conditioned = self._model.attend_to_memory(features, batch_recalls(batch.recalls))
-        tracked = self._follow(batch, features, conditioned, size)
+        conditioned = self._model.attend_to_memory(
+            features, batch_recalls(batch.recalls, batch.views)
+        )
+        tracked = self._follow(batch, features, conditioned)
         if points is None:
             return tracked
         previous = tracked.mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
         corrected = self._model.decode(features, conditioned, points, previous)
         return self._model.choose(corrected, prompts[0].num_points)
 
-    def _follow(
-        self, batch: _Batch, features: ImageFeatures, conditioned: Tensor, size: tuple[int, int]
-    ) -> Prediction:
+    def _follow(self, batch: _Batch, features: ImageFeatures, conditioned: Tensor) -> Prediction:
         """Find targets by their memory, with motion prompts where they are to be trusted."""
         if batch.guides:
-            rows = [guide.coordinates(size) for guide in batch.guides]
-            points = self._to_model(rows, [guide.labels for guide in batch.guides], size)
+            rows = [g.coordinates(v) for g, v in zip(batch.guides, batch.views, strict=True)]
+            labels = [guide.labels for guide in batch.guides]
+            points = self._to_model(rows, labels, batch.views)
             candidates = self._model.decode(features, conditioned, points)
             return self._model.choose(candidates, points.labels.shape[1])
         candidates = self._model.decode(features, conditioned)
-        return self._model.choose(candidates, 0, self._preference(batch, candidates, size))
+        return self._model.choose(candidates, 0, self._preference(batch, candidates))
 
-    def _preference(
-        self, batch: _Batch, candidates: Candidates, size: tuple[int, int]
-    ) -> Tensor | None:
+    def _preference(self, batch: _Batch, candidates: Candidates) -> Tensor | None:
         """A bonus for masks where hidden targets are expected to come back."""
         forecasts = [t.forecast if t.is_hidden else None for t in batch.targets]
         if not self.config.motion.prompts or not any(forecasts):
             return None
-        return forecast_preference(candidates.mask_logits[:, 1:], forecasts, size)
+        return forecast_preference(candidates.mask_logits[:, 1:], forecasts, batch.views)
 
-    def _mask_batch(self, prompts: list[Prompt]) -> Tensor:
+    def _mask_batch(self, prompts: list[Prompt], views: list[View]) -> Tensor:
         """Masks (B, 1, S, S) of 0 and 1 at the model's size."""
-        masks = torch.from_numpy(np.stack([p.mask for p in prompts if p.mask is not None]))
-        masks = masks[:, None].to(self._loaded.device).float()
+        rows = [
+            self._mask_at_model_size(prompt.mask[view.slices])
+            for prompt, view in zip(prompts, views, strict=True)
+            if prompt.mask is not None
+        ]
+        return torch.cat(rows)
+
+    def _mask_at_model_size(self, mask: NDArray[np.bool_]) -> Tensor:
+        image = torch.from_numpy(mask.copy())[None, None].to(self._loaded.device).float()
         size = (self._model.image_size, self._model.image_size)
-        if masks.shape[-2:] == size:
-            return masks
-        soft = F.interpolate(masks, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if image.shape[-2:] == size:
+            return image
+        soft = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
         return (soft >= 0.5).float()
 
-    def _point_batch(self, prompts: list[Prompt], size: tuple[int, int]) -> PointPrompts:
-        """Box corners, then points, in pixels of the model's image."""
+    def _point_batch(self, prompts: list[Prompt], views: list[View]) -> PointPrompts:
+        """Box corners, then points, in pixels of the model's image; negative points beside the view
+        are taken to its edge.
+        """
         rows, labels = [], []
-        for prompt in prompts:
+        for prompt, view in zip(prompts, views, strict=True):
             corners = np.zeros((0, 2)) if prompt.box is None else prompt.box.reshape(2, 2)
-            corners = np.minimum(corners, (size[1] - 1, size[0] - 1))
+            corners = np.minimum(corners, view.last_pixel)
             marks = [] if prompt.box is None else [BOX_FIRST, BOX_LAST]
-            rows.append(np.concatenate([corners, prompt.points]))
+            points = prompt.points.clip(view.origin, view.last_pixel)
+            rows.append(np.concatenate([corners, points]))
             labels.append([*marks, *prompt.labels])
-        return self._to_model(rows, labels, size)
+        return self._to_model(rows, labels, views)
 
     def _to_model(
-        self, rows: list[NDArray], labels: list[list[int]], size: tuple[int, int]
+        self, rows: list[NDArray], labels: list[list[int]], views: list[View]
     ) -> PointPrompts:
         """Points (P, 2) in pixels of the camera, a row per target, on the device."""
-        scale = self._model.image_size / np.array(size[::-1], np.float32)
         device = self._loaded.device
-        points = torch.from_numpy((np.stack(rows) * scale).astype(np.float32))
+        scaled = [
+            (row - view.origin) * (self._model.image_size / np.array(view.size[::-1], np.float32))
+            for row, view in zip(rows, views, strict=True)
+        ]
+        points = torch.from_numpy(np.stack(scaled).astype(np.float32))
         return PointPrompts(
             points.to(device, non_blocking=True),
             torch.tensor(labels, dtype=torch.int32).to(device, non_blocking=True),
         )
 
-    def _remember(self, batch: _Batch, prediction: Prediction, image: ImageFeatures) -> _Group:
+    def _remember(self, batch: _Batch, prediction: Prediction, features: ImageFeatures) -> _Group:
         """Encode the batch's memories; masks that a user prompted are hardened, as in SAM 2."""
-        features = image.expand(len(batch.targets))
         prompted = batch.targets[0].prompt is not None
         memory = self.config.memory
         threshold = memory.foreground_threshold if memory.spatial and not prompted else 0.0
@@ -795,6 +910,7 @@ class MosamTracker:
                 group.prediction.pointer[index].clone(),
                 float(readout.predicted_iou[row]),
                 float(readout.object_score[row]),
+                group.batch.views[index],
                 self._time,
                 target.prompt,
             )
@@ -870,6 +986,7 @@ class MosamTracker:
         sure = iou > self.config.motion.reliable_iou and not lost
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
         if state is TargetState.TRACKED:
+            target.boxes.append(readout.geometry.boxes[row])
             target.areas.append(area)
             target.ious.append(iou)
 
@@ -899,6 +1016,7 @@ class MosamTracker:
                 object_score=float(readout.object_score[row]),
                 frames_since_seen=target.presence.frames_since_tracked,
                 mask_logits=readout.mask_logits[row],
+                view=group.batch.views[index],
                 motion_prompt=forecasts[row],
                 injected_prompt=guides[index].forecast if guides else None,
             )
@@ -929,6 +1047,27 @@ class _Batch:
     recalls: list[Recall]
     guides: list[_Guide]
 
+    @property
+    def views(self) -> list[View]:
+        """Where the targets are looked for."""
+        return [target.view for target in self.targets if target.view is not None]
+
+
+@dataclass(frozen=True)
+class _SeenFrame:
+    """The features of a frame's views: a batch of all, or one by one."""
+
+    views: list[View]
+    parts: list[ImageFeatures]
+
+    def of(self, views: list[View]) -> ImageFeatures:
+        """Those of the views of some targets, a row for each."""
+        rows = [self.views.index(view) for view in views]
+        if len(self.parts) == len(self.views):
+            (row,) = set(rows)
+            return self.parts[row].expand(len(rows))
+        return self.parts[0].for_targets(rows)
+
 
 def _rows(groups: list[_Group]) -> Iterator[tuple[int, _Target, _Group, int]]:
     """Every target with its row in the readout, its group and its row in there."""
@@ -956,17 +1095,32 @@ class _Readout:
         self.geometry.areas[row] = 0
 
     @classmethod
-    def of(cls, predictions: list[Prediction], size: tuple[int, int]) -> _Readout:
+    def of(cls, groups: list[_Group], size: tuple[int, int]) -> _Readout:
+        predictions = [group.prediction for group in groups]
         logits = torch.cat([p.mask_logits for p in predictions])
         scores = torch.cat([p.object_score[:, 0] for p in predictions])
         ious = torch.cat([p.predicted_iou for p in predictions])
-        masks = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0] > 0
+        masks = _full_masks(logits, [v for group in groups for v in group.batch.views], size)
         fetched = [x.to("cpu", non_blocking=True) for x in (masks, logits[:, 0])]
         numbers = torch.stack([ious.float(), scores.float()]).cpu().numpy()
         host_masks = fetched[0].numpy()
         return cls(
             host_masks, fetched[1].numpy(), numbers[0], numbers[1], MaskGeometry.of(host_masks)
         )
+
+
+def _full_masks(logits: Tensor, views: list[View], size: tuple[int, int]) -> Tensor:
+    """Masks (B, height, width) of the frame from logits (B, 1, s, s) of the targets' views."""
+
+    def enlarged(rows: Tensor, to: tuple[int, int]) -> Tensor:
+        return F.interpolate(rows, size=to, mode="bilinear", align_corners=False)[:, 0] > 0
+
+    if all(view.is_whole for view in views):
+        return enlarged(logits, size)
+    masks = torch.zeros(len(views), *size, dtype=torch.bool, device=logits.device)
+    for row, view in enumerate(views):
+        masks[row][view.slices] = enlarged(logits[row : row + 1], view.size)[0]
+    return masks
 
 
 @dataclass

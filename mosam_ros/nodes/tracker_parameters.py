@@ -203,6 +203,14 @@ _METHOD: Mapping[str, Setting] = {
     "memory.max_prompted_frames": _Said(
         "Selected or refined frames remembered per target, the first one always.", 1, 32
     ),
+    "view.max_zoom": _Said(
+        "A small target is looked for in a view around it, the image's sides over this at least; "
+        "1: always in the whole image, as SAM 2 does; 0: what the model was trained for. A lost "
+        "one is looked for in the whole image.",
+        0.0,
+        16.0,
+    ),
+    "view.context": _Said("Sides of a view in extents of its target.", 1.0, 16.0),
     "lost_after": _Said(
         "Frames without a target after which it counts as lost instead of occluded.",
         1,

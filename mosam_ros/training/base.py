@@ -72,6 +72,7 @@ class Stage:
         mosam_rate: share of steps in which forecasts prompt most frames, and of those in which
             memories are selected.
         exit_share: of the clips in which the target is hidden, the share in which it leaves.
+        zoom_rate: share of clips that are seen through views around their targets.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Stage:
     piece_rate: float = 0.0
     mosam_rate: float = MOSAM_RATE
     exit_share: float = EXIT_SHARE
+    zoom_rate: float = 0.0
 
     @property
     def clips(self) -> ClipConfig:
@@ -106,6 +108,7 @@ class Stage:
             self.kinds,
             self.piece_rate,
             self.exit_share,
+            self.zoom_rate,
         )
 
 
@@ -289,6 +292,27 @@ SCHEDULE = (
         piece_rate=0.05,
         mosam_rate=0.85,
         exit_share=0.7,
+    ),
+    Stage(
+        "views",
+        size=256,
+        clip_length=14,
+        num_clips=3,
+        num_targets=2,
+        steps=900,
+        learning_rate=2e-4,
+        hide_rate=0.6,
+        part_rate=0.22,
+        long_memory=True,
+        burn_in=6,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.4, compound=0.3, wiry=0.15, camouflaged=0.15, translucent=0.12, turning=0.25
+        ),
+        piece_rate=0.08,
+        mosam_rate=0.85,
+        exit_share=0.5,
+        zoom_rate=0.85,
     ),
 )
 

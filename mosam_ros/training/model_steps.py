@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mosam_ros.mosam.memory import resample_maps
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points
 from mosam_ros.mosam.sam2_model import (
     BOX_FIRST,
@@ -268,10 +269,11 @@ def clip_loss(
     device = model.device
     learned = learned_frames(clip.frames.shape[1], burn_in, generator)
     length = learned.stop
-    clip = Clip(clip.frames[:, :length], clip.masks[:, :, :length])
+    clip = Clip(clip.frames[:, :length], clip.masks[:, :, :length], clip.views[:, :length])
     num_clips, _, size = clip.frames.shape[:3]
     num_targets = clip.masks.shape[1]
     masks = clip.masks.flatten(0, 1)
+    views = clip.views.repeat_interleave(num_targets, 0)
     truth = F.interpolate(
         masks.float(), size=(size // 4, size // 4), mode="bilinear", antialias=True
     ).to(device)
@@ -289,9 +291,10 @@ def clip_loss(
             if t == 0:
                 prediction, candidates = _prompted(model, seen, kind, masks[:, 0], generator)
             else:
-                memory = _memory(model, history, gap, selects)
+                memory = _memory(model, _as_seen_in(history, views, t), gap, selects)
                 guide = None
-                if motion and generator.random() < MOTION_PROMPT_FRAME_RATE:
+                moved = not torch.equal(views[:, t], views[:, t - 1])
+                if motion and not moved and generator.random() < MOTION_PROMPT_FRAME_RATE:
                     if own_prompts:
                         places = _own_mask(prediction, size)
                     else:
@@ -320,7 +323,7 @@ def image_loss(model: Sam2Model, clip: Clip, generator: np.random.Generator) -> 
     num_clips, length = clip.frames.shape[:2]
     frames = clip.frames.flatten(0, 1)[:, None]
     masks = clip.masks.transpose(1, 2).flatten(0, 1)[:, :, None]
-    return clip_loss(model, Clip(frames, masks), generator)
+    return clip_loss(model, Clip(frames, masks, clip.views.flatten(0, 1)[:, None]), generator)
 
 
 def _clip_features(
@@ -378,6 +381,18 @@ def _own_mask(prediction: Prediction, size: int) -> Tensor:
     """The masks (B, size, size) of the last frame as the model saw them; empty if unreliable."""
     logits = F.interpolate(prediction.mask_logits.detach(), size=(size, size), mode="bilinear")
     return ((logits[:, 0] > 0) & _reliable(prediction)[:, None, None]).cpu()
+
+
+def _as_seen_in(history: list[_Remembered], views: Tensor, now: int) -> list[_Remembered]:
+    """Memories of the views (B, T, 4) of their frames, as they lie in the present ones."""
+    return [
+        x
+        if torch.equal(views[:, t], views[:, now])
+        else replace(
+            x, features=resample_maps(x.features, views[:, t], views[:, now]).to(x.features.dtype)
+        )
+        for t, x in enumerate(history)
+    ]
 
 
 def _memory(

@@ -24,6 +24,7 @@ from mosam_ros.mosam.results import (  # noqa: E402
     TargetResult,
     TargetState,
 )
+from mosam_ros.mosam.views import View  # noqa: E402
 from mosam_ros.nodes.detections import detections_message  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -45,6 +46,7 @@ def target(target_id: int, **changes) -> TargetResult:
         "object_score": 0.0,
         "frames_since_seen": 0,
         "mask_logits": np.zeros((4, 4), np.float32),
+        "view": View.whole((20, 30)),
     }
     return TargetResult(**{**fields, **changes})
 

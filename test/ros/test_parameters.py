@@ -63,6 +63,8 @@ def test_every_parameter_arrives_in_the_tracker():
         "memory.keep_absent": 1,
         "memory.foreground_threshold": 0.45,
         "memory.max_prompted_frames": 2,
+        "view.max_zoom": 2.5,
+        "view.context": 3.0,
         "lost_after": 7,
         "doubt_frames": 7,
         "max_targets": 5,

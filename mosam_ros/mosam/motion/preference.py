@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mosam_ros.mosam.results import MotionPrompt
+from mosam_ros.mosam.views import View
 
 WEIGHT = 0.25
 """What a candidate exactly at the forecast place gains over one far away, in predicted IoU."""
@@ -16,7 +17,7 @@ WEIGHT = 0.25
 def forecast_preference(
     mask_logits: Tensor,
     forecasts: Sequence[MotionPrompt | None],
-    image_size: tuple[int, int],
+    views: Sequence[View],
 ) -> Tensor:
     """A bonus for candidates near the forecast: a bell over the distance of their centers.
 
@@ -24,16 +25,18 @@ def forecast_preference(
     has become a guess decides nothing.
 
     Args:
-        mask_logits: (B, M, h, w) of the candidates, over the whole image.
+        mask_logits: (B, M, h, w) of the candidates, over the targets' views.
         forecasts: one per row; None gives no bonus.
-        image_size: (height, width) of the image that the forecasts are in pixels of.
+        views: one per row, of the image that the forecasts are in pixels of.
 
     Returns:
         (B, M) in 0..WEIGHT.
     """
     height, width = mask_logits.shape[-2:]
-    scale = (width / image_size[1], height / image_size[0])
-    rows = [_center_and_spread(f, scale) for f in forecasts]
+    rows = [
+        _center_and_spread(f, view, (width / view.width, height / view.height))
+        for f, view in zip(forecasts, views, strict=True)
+    ]
     expected = torch.tensor(rows, dtype=torch.float32).to(mask_logits.device, non_blocking=True)
     masks = (mask_logits > 0).float()
     area = masks.sum((2, 3)).clamp(min=1.0)
@@ -46,7 +49,7 @@ def forecast_preference(
 
 
 def _center_and_spread(
-    forecast: MotionPrompt | None, scale: tuple[float, float]
+    forecast: MotionPrompt | None, view: View, scale: tuple[float, float]
 ) -> tuple[float, float, float, float, float]:
     """x, y and their standard deviations in pixels of the logits, and whether there is any."""
     if forecast is None:
@@ -54,5 +57,6 @@ def _center_and_spread(
     x_min, y_min, x_max, y_max = map(float, forecast.box)
     spread_x = forecast.uncertainty + 0.25 * (x_max - x_min)
     spread_y = forecast.uncertainty + 0.25 * (y_max - y_min)
-    center = ((x_min + x_max) / 2 * scale[0], (y_min + y_max) / 2 * scale[1])
+    x, y = (x_min + x_max) / 2 - view.x, (y_min + y_max) / 2 - view.y
+    center = (x * scale[0], y * scale[1])
     return *center, max(spread_x * scale[0], 0.5), max(spread_y * scale[1], 0.5), 1.0
