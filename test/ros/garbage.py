@@ -82,12 +82,16 @@ def images(draw, newest: float) -> Image:
     )
 
 
+def is_since_1970(header: Header) -> bool:
+    return header.stamp.sec >= 0
+
+
 def is_usable(message: Image) -> bool:
     try:
         image_to_rgb(message)
     except ImageError:
         return False
-    return True
+    return is_since_1970(message.header)
 
 
 def unusable_images(newest: float) -> st.SearchStrategy[Image]:
@@ -97,14 +101,14 @@ def unusable_images(newest: float) -> st.SearchStrategy[Image]:
 
 @st.composite
 def usable_images(draw, newest: float, soon: Time) -> Image:
-    """Noise of any size and encoding, which is a frame; it is stamped `soon` or with anything."""
+    """Noise of any size and encoding, which is a frame; stamped `soon` or any time since 1970."""
     encoding = draw(st.sampled_from([name for name, known in ENCODINGS.items() if known.codes]))
     sides = (1, 2, 3, 10, 33, 64)
     height, width = draw(one_of_each(sides, sides) | st.just((crossing.HEIGHT, crossing.WIDTH)))
     width += width % 2 if ENCODINGS[encoding].channels == 2 else 0
     step = width * ENCODINGS[encoding].pixel_bytes + draw(st.integers(0, 5))
     return Image(
-        header=draw(st.just(Header(stamp=soon)) | headers(newest)),
+        header=draw(st.just(Header(stamp=soon)) | headers(newest).filter(is_since_1970)),
         encoding=encoding,
         height=height,
         width=width,
