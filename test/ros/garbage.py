@@ -179,10 +179,10 @@ USELESS = (
     {"box": [10.0, 90.0, 0.0, 60.0]},
     {"box": [10.0, 90.0, INF, 60.0]},
     {"box": [400.0, 90.0, 10.0, 60.0]},
-    {"mask": Image(height=1, width=1, step=1, encoding="mono8", data=[255])},
+    {"mask": Image(height=5, width=5, step=5, encoding="mono8", data=[255] * 25)},
     {"mask": Image(height=2**32 - 1, width=1, step=1, encoding="mono8")},
 )
-"""Prompts that fit no frame of `crossing`."""
+"""Prompts that fit no frame of `crossing` and no noise."""
 
 
 def useless_refinements(newest: float) -> st.SearchStrategy[TargetSelection]:
