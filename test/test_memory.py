@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from mosam_ros.mosam.memory import (
     MAX_POINTER_DISTANCE,
     MemoryBank,
     MemoryEntry,
+    Overview,
     Sam2Memory,
     TemporalSelection,
     batch_recalls,
@@ -253,3 +256,20 @@ def test_a_long_hidden_target_keeps_its_last_good_frames():
     ]
     plain = Sam2Memory(6, 15).recall(scored_bank(scores), 27)
     assert frames(plain.memories)[1:] == [*range(21, 27)]
+
+
+def test_in_a_whole_frame_prompts_are_known_by_their_overview_and_views_are_not_used():
+    part = View(8, 8, 16, 12, (48, 64))
+    overview = Overview(torch.full((4, 2), 7.0), torch.full((3,), 8.0))
+    bank = MemoryBank(max_prompted=3, max_recent=15)
+    bank.add_prompted(replace(entry(0), view=part, overview=overview))
+    bank.add_prompted(entry(1))
+    bank.add(replace(entry(2), view=part))
+    bank.add(entry(3))
+    whole = bank.of_whole_frames()
+    assert frames(whole.prompted) == [0, 1] and frames(whole.recent) == [3]
+    assert whole.prompted[0].features is overview.features
+    assert whole.prompted[0].pointer is overview.pointer
+    assert all(e.view.is_whole for e in (*whole.prompted, *whole.recent))
+    assert bank.prompted[0].view is part and frames(bank.recent) == [2, 3]
+    assert any(x is overview.features for x in bank.tensors())

@@ -157,7 +157,7 @@ def test_frames_prompted_by_the_model_are_remembered_as_tracked_ones(loaded, cli
     monkeypatch.setattr(type(loaded.model), "encode_memory", recording)
     tracker, results = follow(loaded, ALWAYS_PROMPTED, clip[:8])
     assert sum(injected(results)) == 5
-    assert hardened == [True] + [False] * 7
+    assert hardened == [True, True] + [False] * 7
     (target,) = tracker._targets.values()
     assert [e.frame_index for e in target.bank.prompted] == [0]
     assert [e.frame_index for e in target.bank.recent] == list(range(1, 8))

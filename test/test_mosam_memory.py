@@ -12,7 +12,13 @@ from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.memory import Sam2Memory, TemporalSelection
 from mosam_ros.mosam.prompts import Prompt
 from mosam_ros.mosam.sam2_model import ImageFeatures, MemorySelection, Prediction
-from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, MotionConfig, TrackerConfig
+from mosam_ros.mosam.tracker import (
+    MemoryConfig,
+    MosamTracker,
+    MotionConfig,
+    TrackerConfig,
+    ViewConfig,
+)
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
@@ -54,9 +60,11 @@ def test_pixels_are_filtered_in_all_frames_but_the_users(
 
     monkeypatch.setattr(loaded.model, "encode_memory", recording)
     memory = MemoryConfig(spatial=spatial, foreground_threshold=0.7)
-    tracker = tracking(loaded, memory, clip[:3])
-    tracker.refine(1, Prompt.from_mask(clip[3].masks[0]))
-    for frame in clip[3:5]:
+    tracker = MosamTracker(loaded, TrackerConfig(NO_MOTION, memory, ViewConfig(max_zoom=1.0)))
+    tracker.add(Prompt.from_mask(clip[0].masks[0]), target_id=1)
+    for t, frame in enumerate(clip[:5]):
+        if t == 3:
+            tracker.refine(1, Prompt.from_mask(frame.masks[0]))
         tracker.track(frame.image)
     tracked, prompted = (False, threshold), (True, 0.0)
     assert seen == [prompted, tracked, tracked, prompted, tracked]

@@ -47,7 +47,7 @@ def test_a_view_is_never_too_narrow_and_nearly_the_image_is_the_image():
 def test_a_target_that_stands_still_is_seen_in_one_view_but_for_jumps():
     masks = np.stack([square(40)] * 12)
     first = look_at(rng(), box(40), 2.4, SIZE)
-    paths = [view_path(rng(seed), masks, first) for seed in range(40)]
+    paths = [view_path(rng(seed), masks, first, 5) for seed in range(40)]
     assert all(path[0] == first and len(path) == 12 for path in paths)
     assert sum(len(set(path)) == 1 for path in paths) >= 5
     assert any(len(set(path)) > 2 for path in paths)
@@ -55,7 +55,7 @@ def test_a_target_that_stands_still_is_seen_in_one_view_but_for_jumps():
 
 def test_a_view_follows_its_target():
     masks = np.stack([square(4 * t) for t in range(20)])
-    path = view_path(rng(3), masks, look_at(rng(), box(0), 2.0, SIZE))
+    path = view_path(rng(3), masks, look_at(rng(), box(0), 2.0, SIZE), 5)
     assert len(set(path)) > 2
     for t in range(1, 20):
         assert path[t].contains(box(4 * (t - 1)), margin=0.0)
@@ -64,10 +64,13 @@ def test_a_view_follows_its_target():
 def test_a_target_that_stays_away_is_looked_for_in_the_whole_image():
     gone = np.zeros((12, SIZE, SIZE), bool)
     masks = np.concatenate([np.stack([square(40)] * 3), gone])
-    for seed in range(20):
-        path = view_path(rng(seed), masks, look_at(rng(), box(40), 2.0, SIZE))
-        assert not path[3].is_whole and path[-1].is_whole
-        assert 5 <= [view.is_whole for view in path].index(True) <= 8
+    for most_patience in (5, 8):
+        waited = set()
+        for seed in range(40):
+            path = view_path(rng(seed), masks, look_at(rng(), box(40), 2.0, SIZE), most_patience)
+            assert not path[3].is_whole and path[-1].is_whole
+            waited.add([view.is_whole for view in path].index(True) - 3)
+        assert waited == set(range(2, most_patience + 1))
 
 
 def test_frames_and_masks_are_cut_out_and_enlarged_alike():

@@ -92,7 +92,7 @@ def test_a_view_of_a_camera_of_another_size_is_not_kept():
     ("options", "reason"),
     [
         ({"max_zoom": -2.0}, "max_zoom is 0 or more, not -2.0"),
-        ({"context": 0.5}, "context is 1 or more extents of the target, not 0.5"),
+        ({"context": 0.5}, "context is 1.6 or more extents of the target, not 0.5"),
     ],
 )
 def test_settings_that_make_no_view_are_refused(options, reason):
@@ -321,3 +321,18 @@ def test_frames_of_a_few_pixels_are_survived(loaded, shape):
     for _ in range(4):
         (target,) = tracker.track(frame).targets
         assert target.mask.shape == shape
+
+
+@pytest.mark.parametrize(("gap", "is_whole"), [(1 / 30, False), (0.5, True), (5.0, True)])
+def test_a_hidden_target_may_be_anywhere_after_a_long_interval(
+    loaded, clip, covered, gap, is_whole
+):
+    tracker = MosamTracker(loaded)
+    tracker.add(Prompt.from_mask(clip[0].masks[0]))
+    time = 1.0
+    for image in covered[: HIDDEN[0] + 1]:
+        hidden = tracker.track(image, time).targets[0]
+        time += 1 / 30
+    assert hidden.state is TargetState.OCCLUDED and not hidden.view.is_whole
+    after = tracker.track(covered[HIDDEN[1]], time - 1 / 30 + gap).targets[0]
+    assert after.view.is_whole == is_whole

@@ -22,6 +22,19 @@ MAX_POINTER_DISTANCE = 1000
 
 
 @dataclass(frozen=True, eq=False)
+class Overview:
+    """A prompted frame remembered as a whole, for when the target may be anywhere.
+
+    Attributes:
+        features: (h·w, C_mem).
+        pointer: (C,).
+    """
+
+    features: Tensor
+    pointer: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class MemoryEntry:
     """What is remembered of one target in one frame.
 
@@ -34,6 +47,7 @@ class MemoryEntry:
         view: the part of the frame that `features` are of.
         time: when the frame was taken, in seconds.
         prompt: what the user said of the target in it, if anything.
+        overview: of a prompted frame, if `view` is not all of it.
     """
 
     frame_index: int
@@ -44,6 +58,15 @@ class MemoryEntry:
     view: View
     time: float = 0.0
     prompt: Prompt | None = None
+    overview: Overview | None = None
+
+    @property
+    def as_whole(self) -> MemoryEntry:
+        """The entry by its overview, if it has one."""
+        if self.overview is None:
+            return self
+        whole, overview = View.whole(self.view.image_size), self.overview
+        return replace(self, features=overview.features, pointer=overview.pointer, view=whole)
 
 
 class MemoryBank:
@@ -71,9 +94,22 @@ class MemoryBank:
 
     def before(self, time: float) -> MemoryBank:
         """What is remembered of the frames before a time in seconds, in a bank of its own."""
+        return self._of(
+            (e for e in self.prompted if e.time < time), (e for e in self.recent if e.time < time)
+        )
+
+    def of_whole_frames(self) -> MemoryBank:
+        """What is remembered of whole frames, in a bank of its own: in a frame in which a target
+        may be anywhere it is not known by how it looks in a view around it.
+        """
+        return self._of(
+            (e.as_whole for e in self.prompted), (e for e in self.recent if e.view.is_whole)
+        )
+
+    def _of(self, prompted: Iterable[MemoryEntry], recent: Iterable[MemoryEntry]) -> MemoryBank:
         other = MemoryBank(self._max_prompted, self.recent.maxlen or 0)
-        other.prompted = [e for e in self.prompted if e.time < time]
-        other.recent.extend(e for e in self.recent if e.time < time)
+        other.prompted = list(prompted)
+        other.recent.extend(recent)
         return other
 
     def shift_times(self, seconds: float) -> None:
@@ -101,7 +137,10 @@ class MemoryBank:
 
     def tensors(self) -> list[Tensor]:
         """All tensors held."""
-        return [x for e in (*self.prompted, *self.recent) for x in (e.features, e.pointer)]
+        entries = (*self.prompted, *self.recent)
+        overviews = (e.overview for e in self.prompted if e.overview is not None)
+        held = [e.features for e in entries] + [e.pointer for e in entries]
+        return held + [x for o in overviews for x in (o.features, o.pointer)]
 
 
 @dataclass(frozen=True)
@@ -272,10 +311,7 @@ def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySel
         device, non_blocking=True
     )
     return MemorySelection(
-        features=[
-            torch.stack([_seen_from(e, view) for e, view in zip(entries, views, strict=True)])
-            for entries in zip(*(r.memories for r in recalls), strict=True)
-        ],
+        features=_seen_from([r.memories for r in recalls], views),
         slots=first.slots,
         pointers=[
             torch.stack([e.pointer for e in entries])
@@ -285,15 +321,21 @@ def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySel
     )
 
 
-def _seen_from(entry: MemoryEntry, view: View) -> Tensor:
-    """An entry's map as it lies in another view; between cells it is interpolated, and beyond the
-    view that it was made in its edge goes on.
+def _seen_from(rows: Sequence[Sequence[MemoryEntry]], views: Sequence[View]) -> list[Tensor]:
+    """Maps (B, h·w, C_mem), one tensor for each column of B rows of entries, as they lie in the
+    rows' views; between cells they are interpolated, and beyond the view that an entry was made in
+    its edge goes on.
     """
-    old, new = entry.view.shares, view.shares
-    if old == new:
-        return entry.features
-    maps = resample_maps(entry.features[None], torch.tensor([old]), torch.tensor([new]))
-    return maps[0].to(entry.features.dtype)
+    maps = [[e.features for e in row] for row in rows]
+    places = [(b, i) for b, row in enumerate(rows) for i in range(len(row))]
+    moved = [(b, i) for b, i in places if rows[b][i].view.shares != views[b].shares]
+    if moved:
+        old = torch.tensor([rows[b][i].view.shares for b, i in moved])
+        new = torch.tensor([views[b].shares for b, _ in moved])
+        seen = resample_maps(torch.stack([maps[b][i] for b, i in moved]), old, new)
+        for (b, i), x in zip(moved, seen.to(maps[0][0].dtype).unbind(), strict=True):
+            maps[b][i] = x
+    return [torch.stack(column) for column in zip(*maps, strict=True)]
 
 
 def resample_maps(maps: Tensor, old: Tensor, new: Tensor) -> Tensor:
@@ -307,7 +349,9 @@ def resample_maps(maps: Tensor, old: Tensor, new: Tensor) -> Tensor:
     side = math.isqrt(maps.shape[1])
     centers = (torch.arange(side) + 0.5) / side
     places = new[:, None, :2] + centers[:, None] * new[:, None, 2:]
-    grid = (2 * (places - old[:, None, :2]) / old[:, None, 2:] - 1).to(maps.device)
+    grid = (2 * (places - old[:, None, :2]) / old[:, None, 2:] - 1).to(
+        maps.device, non_blocking=True
+    )
     x, y = grid[:, None, :, 0], grid[:, :, None, 1]
     grid = torch.stack([x.expand(-1, side, -1), y.expand(-1, -1, side)], dim=-1)
     square = maps.float().transpose(1, 2).unflatten(2, (side, side))

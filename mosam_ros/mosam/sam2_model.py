@@ -51,7 +51,7 @@ class ImageFeatures:
 
     def for_targets(self, image_index: Tensor | Sequence[int]) -> ImageFeatures:
         """Features with one row per target: row b is image `image_index[b]`."""
-        index = torch.as_tensor(image_index, device=self.coarse.device)
+        index = torch.as_tensor(image_index).to(self.coarse.device, non_blocking=True)
         return ImageFeatures(*(x[index] for x in self._maps()))
 
     def expand(self, num_targets: int) -> ImageFeatures:

@@ -21,6 +21,7 @@ from mosam_ros.mosam.memory import (
     MemoryBank,
     MemoryEntry,
     MemoryPolicy,
+    Overview,
     Recall,
     Sam2Memory,
     TemporalSelection,
@@ -60,7 +61,7 @@ from mosam_ros.mosam.sam2_model import (
     Prediction,
     Sam2Model,
 )
-from mosam_ros.mosam.views import View, choose_view
+from mosam_ros.mosam.views import LEAST_CONTEXT, View, choose_view
 
 SUDDEN_LOSS = 0.5
 """A mask smaller than this share of the target's last ones teaches no motion."""
@@ -75,7 +76,10 @@ SPARSE_ENCODERS = ("linear", "trained")
 """Names for `MotionConfig.sparse_encoder`."""
 
 LONG_GAP = 2.0
-"""Seconds without a frame after which the last one says nothing about the optical flow."""
+"""Seconds without a frame after which the last ones say nothing about where a target is."""
+
+SLOW_INTERVAL = 0.15
+"""Seconds between frames in which a target that is hidden or has no forecast leaves its view."""
 
 WARM_UP_FRAMES = 4
 """Enough for a target to be given a motion prompt."""
@@ -198,8 +202,10 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if self.max_zoom < 0:
             raise ValueError(f"max_zoom is 0 or more, not {self.max_zoom}")
-        if self.context < 1:
-            raise ValueError(f"context is 1 or more extents of the target, not {self.context}")
+        if self.context < LEAST_CONTEXT:
+            raise ValueError(
+                f"context is {LEAST_CONTEXT:g} or more extents of the target, not {self.context}"
+            )
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,8 @@ LIVE_SETTINGS = frozenset(
 class _Target:
     """All state of one target between frames.
 
-    `forecast` and `view` are for the frame being tracked. `boxes`, `areas`, in pixels, and `ious`,
+    `forecast`, `view` and `is_sought`, whether it may be anywhere in the frame, are for the frame
+    being tracked. `boxes`, `areas`, in pixels, and `ious`,
     predicted, are those of the last masks in which the target was TRACKED, reliable or not: a
     target that stays small, or hard to make out, is soon trusted again.
     """
@@ -288,6 +295,7 @@ class _Target:
     prompt: Prompt | None = None
     forecast: MotionPrompt | None = None
     view: View | None = None
+    is_sought: bool = False
     was_reliable: bool = False
     boxes: deque[NDArray[np.float64]] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
     areas: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
@@ -308,18 +316,37 @@ class _Target:
         trusted = forecast is not None and forecast.valid and self.was_reliable
         return forecast if trusted and not self.is_hidden and self.prompt is None else None
 
-    def choose_view(self, image_size: tuple[int, int], config: ViewConfig, max_zoom: float) -> View:
-        """Where to look for it in the next frame."""
-        whole = View.whole(image_size)
-        lost = self.presence.state is TargetState.LOST
-        if max_zoom <= 1 or (lost and self.prompt is None):
-            return whole
+    def choose_view(
+        self, image_size: tuple[int, int], elapsed: float, config: ViewConfig, max_zoom: float
+    ) -> None:
+        """Where to look for it in the next frame, `elapsed` seconds after the last one."""
         boxes = self._boxes_to_see()
-        if not boxes:
-            return whole if self.view is None or self.prompt else self.view.resized(image_size)
-        corners = np.stack(boxes)
-        box = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
-        return choose_view(self.view, box, image_size, config.context, max_zoom)
+        self.is_sought = not self.is_new and self._may_be_anywhere(boxes, elapsed)
+        if max_zoom <= 1 or self.is_sought:
+            self.view = View.whole(image_size)
+        elif boxes:
+            corners = np.stack(boxes)
+            box = np.concatenate([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
+            self.view = choose_view(self.view, box, image_size, config.context, max_zoom)
+        else:
+            last = View.whole(image_size) if self.view is None else self.view
+            self.view = last.resized(image_size)
+
+    def _may_be_anywhere(self, boxes: list[NDArray[np.floating]], elapsed: float) -> bool:
+        if self.prompt is not None:
+            return not boxes and not self._is_shown_in_view()
+        is_anywhere = self.view is None or self.view.is_whole
+        if self.presence.state is TargetState.LOST or (is_anywhere and not boxes):
+            return True
+        foreseen = self.forecast is not None and self.forecast.valid and not self.is_hidden
+        return elapsed > SLOW_INTERVAL and not foreseen
+
+    def _is_shown_in_view(self) -> bool:
+        """Whether the user corrects, in its last view, a target that is in sight."""
+        if self.view is None or self.is_hidden or self.prompt is None:
+            return False
+        points = self.prompt.points[self.prompt.labels == POSITIVE]
+        return all(self.view.contains(np.concatenate([x, x + 1]), 0.0) for x in points)
 
     def _boxes_to_see(self) -> list[NDArray[np.floating]]:
         """What is known of where it is: its last box, its forecast and what the user says; nothing
@@ -395,6 +422,7 @@ class _Group:
     batch: _Batch
     prediction: Prediction
     memory: Tensor
+    overview: Overview | None
 
 
 class MosamTracker:
@@ -436,6 +464,7 @@ class MosamTracker:
         self._past_frames: deque[_PastFrame] = deque(maxlen=self.config.motion.flow_interval)
         self._max_zoom = self._choose_max_zoom()
         self._time = 0.0
+        self._image_size = (0, 0)
         self._memory_dtype = torch.float16 if loaded.precision == torch.float16 else torch.bfloat16
         self._targets: dict[int, _Target] = {}
         self._last_id = 0
@@ -473,6 +502,7 @@ class MosamTracker:
             ValueError: a setting differs that is not one of `LIVE_SETTINGS`.
         """
         before, after = self.config.settings(), config.settings()
+        looks_anew = config.view != self.config.view
         fixed = [name for name in after if after[name] != before[name]]
         if fixed := sorted(set(fixed) - LIVE_SETTINGS):
             raise ValueError(f"{', '.join(fixed)} cannot change: make a new tracker")
@@ -482,6 +512,8 @@ class MosamTracker:
         for target in self._targets.values():
             target.presence.lost_after = config.lost_after
             target.presence.doubt_frames = config.doubt_frames
+            if looks_anew and target.boxes:
+                target.view = None
 
     def _make_policy(self) -> MemoryPolicy:
         memory, model = self.config.memory, self._model
@@ -693,19 +725,17 @@ class MosamTracker:
 
     def _advance_time(self, time: float, size: tuple[int, int]) -> None:
         """Go on to the time of this frame and say where each target is expected in it."""
-        past = self._past_frames
         if time <= self._time:
             for target in self._targets.values():
                 target.bank.shift_times(time - self._time - FRAME_INTERVAL)
-        if past and (time <= self._time or past[-1].image_size != size):
-            past.clear()
+        jumps = not 0 < time - self._time <= LONG_GAP
+        if jumps or size != self._image_size:
+            self._past_frames.clear()
             for target in self._targets.values():
                 target.forecaster.reset()
                 target.forget_masks()
-                if time <= self._time:
-                    target.view = None
-        elif past and time - past[-1].time > LONG_GAP:
-            past.clear()
+                target.view = None if jumps else target.view
+        self._image_size = size
         self._time = time
         for target in self._targets.values():
             target.forecast = target.forecaster.predict(time, size)
@@ -744,14 +774,17 @@ class MosamTracker:
     def _track_any(self, frame: NDArray[np.uint8], clock: _StageClock) -> tuple[TargetResult, ...]:
         size = (frame.shape[0], frame.shape[1])
         for target in self._targets.values():
-            target.view = target.choose_view(size, self.config.view, self._max_zoom)
+            elapsed = self._frame_interval()
+            target.choose_view(size, elapsed, self.config.view, self._max_zoom)
         features = self._encode(frame, [t.view for t in self._targets.values() if t.view])
         clock.mark("encode")
         batches = self._batches()
         seen = [features.of(batch.views) for batch in batches]
         predictions = [self._decode(b, f) for b, f in zip(batches, seen, strict=True)]
         clock.mark("decode")
-        groups = [self._remember(*part) for part in zip(batches, predictions, seen, strict=True)]
+        groups = [
+            self._remember(*part, frame) for part in zip(batches, predictions, seen, strict=True)
+        ]
         clock.mark("memory")
         readout = _Readout.of(groups, size)
         self._store(groups, readout)
@@ -785,7 +818,7 @@ class MosamTracker:
         shared = self._loaded.device.type != "cpu"
         batches: dict[Hashable, _Batch] = {}
         for target in self._targets.values():
-            recall = None if target.is_new else self._policy.recall(target.bank, self._frame_index)
+            recall = None if target.is_new else self._recall(target)
             guide = self._guide(target)
             prompts = _prompt_kind(target.prompt), guide and (guide.with_box, guide.with_key_points)
             kind = (recall and recall.layout, prompts)
@@ -796,6 +829,10 @@ class MosamTracker:
             if guide is not None:
                 batch.guides.append(guide)
         return list(batches.values())
+
+    def _recall(self, target: _Target) -> Recall:
+        bank = target.bank.of_whole_frames() if target.is_sought else target.bank
+        return self._policy.recall(bank, self._frame_index)
 
     def _guide(self, target: _Target) -> _Guide | None:
         """What to prompt a target with, if anything: with its box, and with key points if it moves,
@@ -857,11 +894,15 @@ class MosamTracker:
         return torch.cat(rows)
 
     def _mask_at_model_size(self, mask: NDArray[np.bool_]) -> Tensor:
-        image = torch.from_numpy(mask.copy())[None, None].to(self._loaded.device).float()
+        image = torch.from_numpy(mask.copy())[None, None].to(self._loaded.device)
+        return self._at_model_size(image.float())
+
+    def _at_model_size(self, masks: Tensor) -> Tensor:
+        """Masks (B, 1, h, w) of 0 and 1 at the model's size."""
         size = (self._model.image_size, self._model.image_size)
-        if image.shape[-2:] == size:
-            return image
-        soft = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if masks.shape[-2:] == size:
+            return masks
+        soft = F.interpolate(masks, size=size, mode="bilinear", align_corners=False, antialias=True)
         return (soft >= 0.5).float()
 
     def _point_batch(self, prompts: list[Prompt], views: list[View]) -> PointPrompts:
@@ -893,31 +934,57 @@ class MosamTracker:
             torch.tensor(labels, dtype=torch.int32).to(device, non_blocking=True),
         )
 
-    def _remember(self, batch: _Batch, prediction: Prediction, features: ImageFeatures) -> _Group:
+    def _remember(
+        self,
+        batch: _Batch,
+        prediction: Prediction,
+        features: ImageFeatures,
+        frame: NDArray[np.uint8],
+    ) -> _Group:
         """Encode the batch's memories; masks that a user prompted are hardened, as in SAM 2."""
         prompted = batch.targets[0].prompt is not None
         memory = self.config.memory
         threshold = memory.foreground_threshold if memory.spatial and not prompted else 0.0
         encoded = self._model.encode_memory(features, prediction, prompted, threshold)
-        return _Group(batch, prediction, encoded)
+        in_part = prompted and not all(view.is_whole for view in batch.views)
+        overview = self._overview(batch, prediction, frame) if in_part else None
+        return _Group(batch, prediction, encoded, overview)
+
+    def _overview(
+        self, batch: _Batch, prediction: Prediction, frame: NDArray[np.uint8]
+    ) -> Overview:
+        """The batch's masks as memories (B, …) of the whole frame."""
+        size = (frame.shape[0], frame.shape[1])
+        (image,) = self._encode(frame, [View.whole(size)]).parts
+        features = image.expand(len(batch.targets))
+        masks = _full_masks(prediction.mask_logits, batch.views, size)[:, None]
+        whole, _ = self._model.mask_prompt(features, self._at_model_size(masks.float()))
+        return Overview(self._model.encode_memory(features, whole, True), whole.pointer)
 
     def _store(self, groups: list[_Group], readout: _Readout) -> None:
         """Put the frame into every target's memory, now that its scores are on the host."""
         for row, target, group, index in _rows(groups):
+            view, overview = group.batch.views[index], group.overview
+            in_part = not view.is_whole and readout.geometry.areas[row] > 0
             entry = MemoryEntry(
                 self._frame_index,
                 group.memory[index].to(self._memory_dtype, copy=True),
                 group.prediction.pointer[index].clone(),
                 float(readout.predicted_iou[row]),
                 float(readout.object_score[row]),
-                group.batch.views[index],
+                view,
                 self._time,
                 target.prompt,
+                self._kept(overview, index) if overview is not None and in_part else None,
             )
             if target.prompt is not None:
                 target.bank.add_prompted(entry)
             else:
                 target.bank.add(entry)
+
+    def _kept(self, overviews: Overview, row: int) -> Overview:
+        features = overviews.features[row].to(self._memory_dtype, copy=True)
+        return Overview(features, overviews.pointer[row].clone())
 
     def _observe_motion(
         self,
@@ -960,7 +1027,7 @@ class MosamTracker:
             torch.from_numpy(np.stack(x)).to(device, non_blocking=True)
             for x in zip(*histories, strict=True)
         )
-        sampled = features_at(features.coarse, points, size)
+        sampled = features_at(features.coarse[:1], points, size)
         future = self._encoders.key_points(velocities, sampled).float().cpu().numpy()
         for forecaster, velocity in zip(moving, future, strict=True):
             forecaster.expect_key_points(velocity)

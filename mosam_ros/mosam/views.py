@@ -17,8 +17,11 @@ NEARLY_WHOLE = 0.85
 MARGIN = 0.3
 """A view is kept while so many of the target's extents lie between the target and its edge."""
 
+LEAST_CONTEXT = 1 + 2 * MARGIN
+"""A view of fewer extents of its target would be given up at once."""
+
 TOLERANCE = 1.4
-"""… and while its sides are not so many times too long or too short."""
+"""It is kept while its sides are not so many times too long or too short, either."""
 
 
 @dataclass(frozen=True)

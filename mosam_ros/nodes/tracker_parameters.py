@@ -18,6 +18,7 @@ from mosam_ros.mosam.checkpoints import (
 )
 from mosam_ros.mosam.motion.flow import FLOW_METHODS
 from mosam_ros.mosam.tracker import LIVE_SETTINGS, SPARSE_ENCODERS, MosamTracker, TrackerConfig
+from mosam_ros.mosam.views import LEAST_CONTEXT
 from mosam_ros.nodes.image_input import TRANSPORTS
 from mosam_ros.nodes.parameters import Change, Setting
 
@@ -210,7 +211,7 @@ _METHOD: Mapping[str, Setting] = {
         0.0,
         16.0,
     ),
-    "view.context": _Said("Sides of a view in extents of its target.", 1.0, 16.0),
+    "view.context": _Said("Sides of a view in extents of its target.", LEAST_CONTEXT, 16.0),
     "lost_after": _Said(
         "Frames without a target after which it counts as lost instead of occluded.",
         1,

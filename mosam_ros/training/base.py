@@ -30,6 +30,7 @@ from mosam_ros.training.data import (
     EXIT_SHARE,
     HIDE_RATE,
     PART_RATE,
+    VIEW_PATIENCE,
     Clip,
     ClipConfig,
     ClipStream,
@@ -73,6 +74,7 @@ class Stage:
             memories are selected.
         exit_share: of the clips in which the target is hidden, the share in which it leaves.
         zoom_rate: share of clips that are seen through views around their targets.
+        view_patience: hidden frames after which a view is given up, at the most.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Stage:
     mosam_rate: float = MOSAM_RATE
     exit_share: float = EXIT_SHARE
     zoom_rate: float = 0.0
+    view_patience: int = VIEW_PATIENCE
 
     @property
     def clips(self) -> ClipConfig:
@@ -109,6 +112,7 @@ class Stage:
             self.piece_rate,
             self.exit_share,
             self.zoom_rate,
+            self.view_patience,
         )
 
 
@@ -313,6 +317,28 @@ SCHEDULE = (
         mosam_rate=0.85,
         exit_share=0.5,
         zoom_rate=0.85,
+    ),
+    Stage(
+        "hiding in views",
+        size=256,
+        clip_length=16,
+        num_clips=32,
+        num_targets=2,
+        steps=488,
+        learning_rate=3.5e-4,
+        hide_rate=0.8,
+        part_rate=0.14,
+        long_memory=True,
+        burn_in=7,
+        even_speed=True,
+        kinds=ObjectKinds(
+            solid=0.35, compound=0.3, wiry=0.15, camouflaged=0.3, translucent=0.15, turning=0.25
+        ),
+        piece_rate=0.05,
+        mosam_rate=0.85,
+        exit_share=0.5,
+        zoom_rate=0.85,
+        view_patience=15,
     ),
 )
 

@@ -50,6 +50,9 @@ EXIT_SHARE = 1 / 3
 """Of the scenes in which the target is hidden, the share in which it leaves the image, unless a
 stage asks for more."""
 
+VIEW_PATIENCE = 5
+"""Hidden frames after which a view is given up, at the most, unless a stage asks for more."""
+
 LARGER_RATE = 0.4
 """Share of the clips seen through views that are rendered larger, so that a view has details that
 the whole image has not."""
@@ -76,6 +79,7 @@ class ClipConfig:
         piece_rate: share of clips whose targets are, in the main, pieces of a cluttered background.
         exit_share: of the clips in which the target is hidden, the share in which it leaves.
         zoom_rate: share of clips that are seen through views around the first of their targets.
+        view_patience: hidden frames after which a view is given up, at the most.
     """
 
     size: int
@@ -88,6 +92,7 @@ class ClipConfig:
     piece_rate: float = 0.0
     exit_share: float = EXIT_SHARE
     zoom_rate: float = 0.0
+    view_patience: int = VIEW_PATIENCE
 
 
 def random_scene_config(
@@ -157,7 +162,7 @@ def make_clip(seed: int, config: ClipConfig) -> TrainingClip:
     masks = np.stack([f.masks[opening.targets] for f in rendered], axis=1)
     views = [opening.view] * config.length
     if opening.view_rng is not None:
-        views = view_path(opening.view_rng, masks[0], opening.view)
+        views = view_path(opening.view_rng, masks[0], opening.view, config.view_patience)
         frames, masks = see_through(views, frames, masks, config.size)
     shares = np.array([view.shares for view in views], np.float32)
     return _augment(rng, TrainingClip(frames, masks, shares))

@@ -41,14 +41,16 @@ def wanted_share(box: NDArray[np.float64], context: float, size: int) -> float:
     return float(np.clip((box[2:] - box[:2]).max() / size * context, LEAST_SHARE, 1))
 
 
-def view_path(rng: np.random.Generator, masks: NDArray[np.bool_], first: View) -> list[View]:
+def view_path(
+    rng: np.random.Generator, masks: NDArray[np.bool_], first: View, most_patience: int
+) -> list[View]:
     """The views in which a target with masks (T, S, S) is looked for.
 
     A view is kept while the target lies in it and now and then given up for none; after some frames
-    without the target it is the whole image.
+    without the target, two to `most_patience`, it is the whole image.
     """
     context = draw_context(rng)
-    patience = int(rng.integers(2, 6))
+    patience = int(rng.integers(2, most_patience + 1))
     margin = float(rng.uniform(0.05, 0.35))
     jump_rate = float(rng.choice([0.0, 0.03, 0.08]))
     size = masks.shape[1]
