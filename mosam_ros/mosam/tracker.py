@@ -282,9 +282,9 @@ class _Target:
     """All state of one target between frames.
 
     `forecast`, `view` and `is_sought`, whether it may be anywhere in the frame, are for the frame
-    being tracked. `boxes`, `areas`, in pixels, and `ious`,
-    predicted, are those of the last masks in which the target was TRACKED, reliable or not: a
-    target that stays small, or hard to make out, is soon trusted again.
+    being tracked. `boxes`, `areas`, in pixels, and `ious`, predicted, are those of the last masks
+    in which the target was TRACKED, reliable or not: a target that stays small, or hard to make
+    out, is soon trusted again.
     """
 
     target_id: int
@@ -773,8 +773,8 @@ class MosamTracker:
 
     def _track_any(self, frame: NDArray[np.uint8], clock: _StageClock) -> tuple[TargetResult, ...]:
         size = (frame.shape[0], frame.shape[1])
+        elapsed = self._frame_interval()
         for target in self._targets.values():
-            elapsed = self._frame_interval()
             target.choose_view(size, elapsed, self.config.view, self._max_zoom)
         features = self._encode(frame, [t.view for t in self._targets.values() if t.view])
         clock.mark("encode")
