@@ -18,6 +18,7 @@ from mosam_ros.mosam.motion.flow import (
     DenseMotion,
     DisFlow,
     FlowField,
+    GrayPyramid,
     Region,
     dense_motion,
     forward_warp,
@@ -103,9 +104,33 @@ def test_the_flow_of_one_target_does_not_depend_on_that_of_another():
 def test_flat_and_tiny_regions_have_a_flow(extent):
     """OpenCV ends the process on some of these when they come as they are."""
     earlier, current = np.random.default_rng(0).integers(0, 255, (2, 240, 320)).astype(np.uint8)
-    field = DisFlow().estimate(earlier, current, Region(0, 0, *extent))
+    field = DisFlow().estimate(GrayPyramid(earlier), GrayPyramid(current), Region(0, 0, *extent))
     assert min(field.consistent.shape) >= 32
     assert np.isfinite(field.motion).all()
+
+
+@pytest.mark.parametrize("size", [(480, 640), (719, 1283)])
+@pytest.mark.parametrize("shift", [(8, 0), (-12, 4), (0, -16)])
+def test_large_regions_are_shrunk_to_the_same_flow(size, shift):
+    """Also where the region's sides are no multiples of a pixel of the pyramid."""
+    image = cv2.resize(texture(1), size[::-1], interpolation=cv2.INTER_CUBIC)
+    region = Region(33, 21, size[1] - 50, size[0] - 41)
+    flow = DisFlow()
+    field = flow.estimate(
+        *(flow.prepare(x, NO_FEATURES) for x in (image, shifted(image, *shift))), region
+    )
+    inner = field.motion[8:-8, 8:-8]
+    np.testing.assert_allclose(np.median(inner, axis=(0, 1)), shift, atol=1.0)
+    left_out = np.array([region.width - field.region.width, region.height - field.region.height])
+    assert (abs(left_out) < 8).all()
+    assert max(field.motion.shape) == 96
+
+
+def test_a_pyramid_halves_what_is_even():
+    pyramid = GrayPyramid(np.arange(35, dtype=np.uint8).reshape(5, 7))
+    np.testing.assert_array_equal(pyramid.at(1), [[4, 6, 8], [18, 20, 22]])
+    assert pyramid.at(2).shape == (1, 1)
+    assert [GrayPyramid.level_for(x) for x in (0.3, 1.0, 1.99, 2.0, 3.9, 4.0)] == [0, 0, 0, 1, 1, 2]
 
 
 def test_a_cut_is_not_consistent():
@@ -172,9 +197,9 @@ def block() -> np.ndarray:
 
 def test_the_forward_warp_moves_the_mask_by_its_own_flow():
     positions, moved, confidence = forward_warp(block(), uniform_field((7, -3)))
-    assert len(positions) == 30 * 40 and confidence == 1.0
-    np.testing.assert_allclose(moved, positions + [7, -3], atol=1e-3)
-    assert positions.min(0).tolist() == [80.5, 60.5] and positions.max(0).tolist() == [158.5, 118.5]
+    assert positions.shape == (2, 30 * 40) and confidence == 1.0
+    np.testing.assert_allclose(moved, positions + [[7], [-3]], atol=1e-3)
+    assert positions.min(1).tolist() == [80.5, 60.5] and positions.max(1).tolist() == [158.5, 118.5]
 
 
 def test_growth_moves_the_edges_apart():

@@ -58,6 +58,16 @@ class Region:
         """Rows and columns."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
+    def shrunk(self, factor: int) -> Region:
+        """The same part of an image that is so many times smaller, in its whole pixels."""
+        x, y = self.x // factor, self.y // factor
+        right, bottom = (self.x + self.width) // factor, (self.y + self.height) // factor
+        return Region(x, y, right - x, bottom - y)
+
+    def enlarged(self, factor: int) -> Region:
+        """The same part of an image that is so many times larger."""
+        return Region(*(factor * n for n in (self.x, self.y, self.width, self.height)))
+
 
 @dataclass(frozen=True)
 class FlowField:
@@ -75,19 +85,27 @@ class FlowField:
     consistent: NDArray[np.bool_]
 
     @cached_property
+    def axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(w,) x of the columns of samples and (h,) y of the rows, in pixels of the image."""
+        height, width = self.motion.shape[:2]
+        x, y = (
+            start + (np.arange(count, dtype=np.float32) + 0.5) * (side / count) - 0.5
+            for start, count, side in (
+                (self.region.x, width, self.region.width),
+                (self.region.y, height, self.region.height),
+            )
+        )
+        return x, y
+
+    @property
     def positions(self) -> NDArray[np.float32]:
         """(h, w, 2) x, y in pixels of the image of the samples."""
-        height, width = self.motion.shape[:2]
-        x = self.region.x + (np.arange(width, dtype=np.float32) + 0.5) * (self.region.width / width)
-        y = self.region.y + (np.arange(height, dtype=np.float32) + 0.5) * (
-            self.region.height / height
-        )
-        return np.stack(np.meshgrid(x - 0.5, y - 0.5), axis=-1)
+        return np.stack(np.meshgrid(*self.axes), axis=-1)
 
     def inside(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(h, w): the samples that lie on a mask (height, width) of the whole image."""
-        x, y = self.positions[0, :, 0], self.positions[:, 0, 1]
-        return mask[np.rint(y).astype(np.intp)[:, None], np.rint(x).astype(np.intp)]
+        columns, rows = (np.rint(axis).astype(np.intp) for axis in self.axes)
+        return mask[rows[:, None], columns]
 
 
 class FlowEstimator(Protocol):
@@ -117,25 +135,55 @@ class DisFlow:
     def __init__(self, max_side: int = 96) -> None:
         self._max_side = max_side
 
-    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> NDArray[np.uint8]:
+    def prepare(self, frame: NDArray[np.uint8], features: ImageFeatures) -> GrayPyramid:
         """The gray frame."""
-        return _gray(frame)
+        return GrayPyramid(_gray(frame))
 
-    def estimate(
-        self, earlier: NDArray[np.uint8], current: NDArray[np.uint8], region: Region
-    ) -> FlowField:
-        """See `FlowEstimator`."""
+    def estimate(self, earlier: GrayPyramid, current: GrayPyramid, region: Region) -> FlowField:
+        """See `FlowEstimator`; what does not fill a pixel of the pyramid at the region's right and
+        lower edge is left out.
+        """
         scale = min(1.0, self._max_side / max(region.width, region.height))
-        height, width = (
-            max(MIN_DIS_SIDE, round(side * scale)) for side in (region.height, region.width)
+        height, width = size = (
+            max(MIN_DIS_SIDE, round(region.height * scale)),
+            max(MIN_DIS_SIDE, round(region.width * scale)),
         )
-        then, now = (_gray_crop(image, region, (height, width)) for image in (earlier, current))
+        level = GrayPyramid.level_for(min(region.height / height, region.width / width))
+        shrunk = region.shrunk(2**level)
+        then, now = (_gray_crop(x.at(level), shrunk, size) for x in (earlier, current))
         # A new one each time: images of other sizes that it saw before would change the result.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         # Finer than the preset, for the edges of small targets; smoothing would blur them again.
         dis.setFinestScale(1)
         dis.setVariationalRefinementIterations(0)
-        return _flow_field(region, then, now, dis.calc(now, then, None), dis.calc(then, now, None))
+        back, forth = dis.calc(now, then, None), dis.calc(then, now, None)
+        return _flow_field(shrunk.enlarged(2**level), then, now, back, forth)
+
+
+class GrayPyramid:
+    """A gray image, and the same at a half, a quarter, … of its size, made when it is first asked
+    for: large regions are shrunk at less cost from those.
+
+    Args:
+        gray: (height, width) uint8.
+    """
+
+    def __init__(self, gray: NDArray[np.uint8]) -> None:
+        self._levels = [gray]
+
+    @staticmethod
+    def level_for(shrinking: float) -> int:
+        """The smallest image that is no smaller than one shrunk by a factor, 1 or more."""
+        return max(0, int(np.log2(max(shrinking, 1.0))))
+
+    def at(self, level: int) -> NDArray[np.uint8]:
+        """The image at 1 / 2**level of its size, without rows and columns that are left over."""
+        while len(self._levels) <= level:
+            last = self._levels[-1]
+            height, width = (side // 2 for side in last.shape)
+            even = last[: 2 * height, : 2 * width]
+            self._levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+        return self._levels[level]
 
 
 def _gray(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -174,8 +222,8 @@ def _flow_field(
     gap = np.square(dx + return_x) + np.square(dy + return_y)
     agree = gap < 0.25 + 0.01 * (np.square(dx) + np.square(dy))
     alike = _alike(cv2.remap(then, there_x, there_y, cv2.INTER_LINEAR), now)
-    pixels = np.array([region.width / width, region.height / height], np.float32)
-    return FlowField(region, -back * pixels, agree & alike)
+    motion = cv2.merge([dx * -(region.width / width), dy * -(region.height / height)])
+    return FlowField(region, motion, agree & alike)
 
 
 def _alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -381,30 +429,33 @@ def forward_warp(
         field: its flow.
 
     Returns:
-        positions (n, 2) x, y of the mask's samples in pixels of the image, the same moved, and the
-        confidence, see `DenseMotion`; n may be 0.
+        positions (2, n) x and y of the mask's samples in pixels of the image, the same moved, and
+        the confidence, see `DenseMotion`; n may be 0.
     """
     inside = field.inside(mask)
-    positions, consistent = field.positions[inside], field.consistent[inside]
+    rows, columns = np.nonzero(inside)
+    x, y = field.axes
+    positions = np.stack([x[columns], y[rows]])
+    consistent = field.consistent[inside]
     if np.count_nonzero(consistent) < MIN_SAMPLES:
         return positions, positions, 0.0
-    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)[inside]
+    depth = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 3)[inside]
     weights = np.square(np.minimum(depth, BLUR))
     trusted = weights * consistent
-    moved = positions + _affine(positions, field.motion[inside], trusted)
+    moved = positions + _affine(positions, field.motion[inside].T, trusted)
     return positions, moved, float(trusted.sum() / weights.sum())
 
 
 def _affine(
     positions: NDArray[np.float32], motion: NDArray[np.float32], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The affine motion (n, 2) of positions (n, 2) that fits theirs best by weights (n,)."""
+    """The affine motion (2, n) of positions (2, n) that fits theirs best by weights (n,)."""
     share = weights / weights.sum()
-    offsets = positions - share @ positions
-    middle = share @ motion
-    weighted = offsets.T * share
-    spread = weighted @ offsets + np.eye(2, dtype=np.float32)
-    return middle + offsets @ np.linalg.solve(spread, weighted @ (motion - middle))
+    offsets = positions - (positions @ share)[:, None]
+    middle = (motion @ share)[:, None]
+    weighted = offsets * share
+    spread = weighted @ offsets.T + np.eye(2, dtype=np.float32)
+    return middle + np.linalg.solve(spread, weighted @ (motion - middle).T).T @ offsets
 
 
 def dense_motion(mask: NDArray[np.bool_], field: FlowField, elapsed: float) -> DenseMotion | None:
@@ -423,7 +474,8 @@ def dense_motion(mask: NDArray[np.bool_], field: FlowField, elapsed: float) -> D
 
 
 def _edges(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """x_min, y_min, x_max, y_max of points (n, 2), without the outermost few."""
-    skip = int(len(points) * EDGE_PERCENT / 100)
-    ordered = np.partition(points, (skip, len(points) - 1 - skip), axis=0)
-    return np.concatenate([ordered[skip], ordered[-1 - skip]])
+    """x_min, y_min, x_max, y_max of points (2, n), without the outermost few."""
+    last = points.shape[1] - 1
+    skip = int(points.shape[1] * EDGE_PERCENT / 100)
+    ordered = np.partition(points, (skip, last - skip))
+    return np.concatenate([ordered[:, skip], ordered[:, last - skip]])
