@@ -68,7 +68,13 @@ def test_the_rows_are_those_of_table_4():
             min_area_ratio=0.0,
             min_iou_ratio=0.0,
         ),
-        memory=replace(rows["mosam"].memory, keep_absent=0, keep_unsure=False, rank_threshold=0.6),
+        memory=replace(
+            rows["mosam"].memory,
+            keep_absent=0,
+            keep_unsure=False,
+            min_score_ratio=0.0,
+            rank_threshold=0.6,
+        ),
         view=whole_frames,
         doubt_frames=0,
     )

@@ -249,6 +249,21 @@ def test_unsure_frames_of_a_target_in_sight_are_kept_on_request(scores, chosen):
     assert recall.slots[-1] == (6 if chosen else 0)
 
 
+def test_frames_in_which_the_target_is_faint_are_no_candidates_on_request():
+    """Its object score says so beside what is usual of it; a frame without it is another matter."""
+    bank = MemoryBank(max_prompted=3, max_recent=30)
+    bank.add_prompted(entry(0))
+    ratios = [1.0, 0.4, 0.1, 1.0, 0.1, 0.1]
+    scores = [SURE, SURE, SURE, SURE, UNSEEN, FAIR]
+    for index, (ratio, (iou, score)) in enumerate(zip(ratios, scores, strict=True), start=1):
+        bank.add(replace(entry(index, iou, score), score_ratio=ratio))
+    as_written = TemporalSelection(6, 15, keep_absent=2, keep_unsure=True)
+    assert frames(as_written.recall(bank, 7).memories) == [0, 1, 2, 3, 4, 5, 6]
+    careful = replace(as_written, min_score_ratio=0.3)
+    assert frames(careful.recall(bank, 7).memories) == [0, 1, 2, 4, 5]
+    assert frames(careful.recall(bank, 7).pointers) == [0, 5, 4, 2, 1]
+
+
 def test_a_long_hidden_target_keeps_its_last_good_frames():
     scores = [SURE] * 6 + [(0.2, -3.0)] * 20
     assert frames(TemporalSelection(6, 15).recall(scored_bank(scores), 27).memories)[1:] == [

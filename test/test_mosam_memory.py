@@ -147,6 +147,7 @@ def test_every_setting_reaches_the_rule(loaded):
         "window": 20,
         "keep_absent": 3,
         "keep_unsure": True,
+        "min_score_ratio": 0.6,
     }
     slots, pointers = loaded.model.num_memory_slots, loaded.model.num_pointers
     chosen = MosamTracker(loaded, TrackerConfig(memory=MemoryConfig(**named)))

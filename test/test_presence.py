@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mosam_ros.mosam.presence import Presence
 from mosam_ros.mosam.results import TargetState
 
@@ -81,6 +83,18 @@ def test_what_the_user_shows_is_not_doubted_and_says_nothing_of_what_is_usual():
     states(presence, [SURE] * 9 + [DOUBTFUL] * 3)
     assert presence.update(50, 10.0, 1.0, prompted=True) is TRACKED and not presence.is_doubted
     assert states(presence, [DOUBTFUL] * 9) == [TRACKED] * 9
+
+
+def test_the_score_ratio_is_that_to_the_median_of_the_masks_seen_before():
+    presence = Presence(lost_after=30)
+    assert presence.score_ratio == 1.0
+    states(presence, [(50, 4.0, 0.9)])
+    assert presence.score_ratio == 1.0
+    for score, ratio in ((6.0, 1.5), (1.0, 0.2), (-2.0, -0.5), (2.0, 0.5)):
+        states(presence, [(50 * (score > 0), score, 0.9)])
+        assert presence.score_ratio == pytest.approx(ratio)
+    presence.update(50, 10.0, 1.0, prompted=True)
+    assert presence.score_ratio == 1.0
 
 
 def test_without_doubt_frames_no_mask_is_doubted():

@@ -127,7 +127,11 @@ def _as_written(config: TrackerConfig) -> TrackerConfig:
         config.motion, prompt_iou=0.0, max_overlap=1.0, min_area_ratio=0.0, min_iou_ratio=0.0
     )
     memory = replace(
-        config.memory, keep_absent=0, keep_unsure=False, rank_threshold=PAPER_RANK_THRESHOLD
+        config.memory,
+        keep_absent=0,
+        keep_unsure=False,
+        min_score_ratio=0.0,
+        rank_threshold=PAPER_RANK_THRESHOLD,
     )
     return replace(config, motion=motion, memory=memory, view=WHOLE_FRAMES, doubt_frames=0)
 

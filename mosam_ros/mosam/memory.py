@@ -44,6 +44,7 @@ class MemoryEntry:
         pointer: (C,), the object pointer.
         predicted_iou: 0..1, the model's estimate for that frame's mask.
         object_score: logit; positive when the target was seen.
+        score_ratio: `object_score` over what was usual of the target until then.
         view: the part of the frame that `features` are of.
         time: when the frame was taken, in seconds.
         prompt: what the user said of the target in it, if anything.
@@ -57,6 +58,7 @@ class MemoryEntry:
     object_score: float
     view: View
     time: float = 0.0
+    score_ratio: float = 1.0
     prompt: Prompt | None = None
     overview: Overview | None = None
 
@@ -228,6 +230,10 @@ class TemporalSelection:
             first, as by plain SAM 2. The paper's rule, without it, remembers a target that comes
             out from behind something as the half that it was sure of, and one that is hard to make
             out by its prompt alone.
+        min_score_ratio: frames that show the target with an object score below this share of its
+            usual one are no candidates: what was seen in them is often a neighbor of a target that
+            goes out of sight, and once remembered is taken for the target for good. The paper's
+            rule, with 0, takes them.
     """
 
     num_slots: int
@@ -239,6 +245,7 @@ class TemporalSelection:
     window: int = 30
     keep_absent: int = 0
     keep_unsure: bool = False
+    min_score_ratio: float = 0.0
 
     def recall(self, bank: MemoryBank, frame_index: int) -> Recall:
         """The chosen frames, oldest first, in the newest slots."""
@@ -247,6 +254,7 @@ class TemporalSelection:
             for e in reversed(bank.recent)
             if frame_index - e.frame_index <= self.window
             and (frame_index - 1 - e.frame_index) % self.interval == 0
+            and not self._is_faint(e)
         ]
         chosen, passed = self._select(candidates)
         maps = sorted(chosen, key=lambda e: e.frame_index)
@@ -284,6 +292,9 @@ class TemporalSelection:
             return []
         never_sure = len(unsure) == len(candidates)
         return [e for e in unsure if never_sure or self._may_rank(e)]
+
+    def _is_faint(self, entry: MemoryEntry) -> bool:
+        return entry.object_score > 0 and entry.score_ratio < self.min_score_ratio
 
     def _is_reliable(self, entry: MemoryEntry) -> bool:
         seen = entry.object_score > self.occlusion_threshold

@@ -37,12 +37,15 @@ class Presence:
 
     Attributes:
         is_doubted: whether the last frame's mask is taken not to be the target.
+        score_ratio: its object score over what was usual of the target until then; 1 where that is
+            not known, or the user showed the target.
     """
 
     def __init__(self, lost_after: int, doubt_frames: int = 0) -> None:
         self.lost_after = lost_after
         self.doubt_frames = doubt_frames
         self.is_doubted = False
+        self.score_ratio = 1.0
         self._scores: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._ious: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._doubtful_in_a_row = 0
@@ -69,7 +72,9 @@ class Presence:
             prompted: whether the user showed the target in this frame.
         """
         seen = area > 0 and object_score > 0
-        doubtful = seen and not prompted and self._is_doubtful(object_score, predicted_iou)
+        known = not prompted and len(self._scores) > 0
+        self.score_ratio = object_score / median(self._scores) if known else 1.0
+        doubtful = seen and known and self._is_doubtful(predicted_iou)
         self._doubtful_in_a_row = self._doubtful_in_a_row + 1 if doubtful else 0
         self._learn_what_is_usual(seen, object_score, predicted_iou, prompted)
         self.is_doubted = seen and 0 < self.doubt_frames <= self._doubtful_in_a_row
@@ -84,12 +89,9 @@ class Presence:
         self.frames_since_tracked = 0 if seen and confirmed else self.frames_since_tracked + 1
         return self.state
 
-    def _is_doubtful(self, object_score: float, predicted_iou: float) -> bool:
-        return (
-            len(self._scores) > 0
-            and object_score < DOUBTFUL_SCORE * median(self._scores)
-            and predicted_iou < DOUBTFUL_IOU * median(self._ious)
-        )
+    def _is_doubtful(self, predicted_iou: float) -> bool:
+        low = predicted_iou < DOUBTFUL_IOU * median(self._ious)
+        return low and self.score_ratio < DOUBTFUL_SCORE
 
     def _learn_what_is_usual(
         self, seen: bool, object_score: float, predicted_iou: float, prompted: bool

@@ -154,9 +154,9 @@ class MemoryConfig:
         temporal: choose the remembered frames by their scores, else SAM 2's newest six.
         spatial: remember unsure pixels as background.
         iou_threshold, occlusion_threshold, rank_threshold, interval, window, keep_absent,
-            keep_unsure: see `TemporalSelection`. The paper has 0.6 for `rank_threshold`; a target
-            that is hard to make out has no such frames, is remembered by its prompted ones alone,
-            and drifts away.
+            keep_unsure, min_score_ratio: see `TemporalSelection`. The paper has 0.6 for
+            `rank_threshold`; a target that is hard to make out has no such frames, is remembered by
+            its prompted ones alone, and drifts away.
         foreground_threshold: probability below which a pixel is unsure.
         max_prompted_frames: prompted frames remembered per target, the first one always.
     """
@@ -170,6 +170,7 @@ class MemoryConfig:
     window: int = 30
     keep_absent: int = 2
     keep_unsure: bool = True
+    min_score_ratio: float = 0.3
     foreground_threshold: float = 0.5
     max_prompted_frames: int = 4
 
@@ -266,6 +267,7 @@ LIVE_SETTINGS = frozenset(
         "memory.interval",
         "memory.keep_absent",
         "memory.keep_unsure",
+        "memory.min_score_ratio",
         "memory.foreground_threshold",
         "view.max_zoom",
         "view.context",
@@ -529,6 +531,7 @@ class MosamTracker:
             memory.window,
             memory.keep_absent,
             memory.keep_unsure,
+            memory.min_score_ratio,
         )
 
     def _choose_max_zoom(self) -> float:
@@ -787,6 +790,8 @@ class MosamTracker:
         ]
         clock.mark("memory")
         readout = _Readout.of(groups, size)
+        for row, target, _, _ in _rows(groups):
+            self._update_state(target, readout, row)
         self._store(groups, readout)
         prompts = self._observe_motion(groups, readout, frame, seen[0])
         clock.mark("motion")
@@ -974,6 +979,7 @@ class MosamTracker:
                 float(readout.object_score[row]),
                 view,
                 self._time,
+                target.presence.score_ratio,
                 target.prompt,
                 self._kept(overview, index) if overview is not None and in_part else None,
             )
@@ -993,7 +999,7 @@ class MosamTracker:
         frame: NDArray[np.uint8],
         features: ImageFeatures,
     ) -> list[MotionPrompt | None]:
-        """Update states and motion; returns each row's forecast for the next frame."""
+        """Update the motion; returns each row's forecast for the next frame."""
         size = (frame.shape[0], frame.shape[1])
         geometry = readout.geometry
         points = key_points(readout.masks, geometry.centroids, self.config.motion.num_key_points)
@@ -1002,7 +1008,6 @@ class MosamTracker:
         next_time = self._time + self._frame_interval()
         targets = [target for _, target, _, _ in _rows(groups)]
         for row, target in enumerate(targets):
-            self._update_state(target, readout, row)
             if target.was_reliable:
                 flow = None
                 if past is not None and self._flow is not None:

@@ -198,6 +198,12 @@ _METHOD: Mapping[str, Setting] = {
         "Remember the newest of these other frames too if the target has been in sight since the "
         "last sure one, and all where none is sure; false: as the paper writes the rule."
     ),
+    "memory.min_score_ratio": _Said(
+        "Frames whose object score is below this share of what is usual of the target are not "
+        "remembered, unless it is absent from them; 0: they are, as the paper writes the rule.",
+        0.0,
+        1.0,
+    ),
     "memory.foreground_threshold": _Said(
         "Probability below which a pixel is unsure, for memory.spatial.", 0.0, 1.0
     ),
