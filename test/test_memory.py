@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mosam_ros.mosam import memory
 from mosam_ros.mosam.memory import (
     MAX_POINTER_DISTANCE,
     MemoryBank,
     MemoryEntry,
     Overview,
     Sam2Memory,
+    SeenMaps,
     TemporalSelection,
     batch_recalls,
     resample_maps,
@@ -69,7 +71,7 @@ def test_recalls_are_stacked_by_target():
     policy = Sam2Memory(6, 15)
     recalls = [policy.recall(bank_of([first], range(5, 9)), 9) for first in (2, 4)]
     assert recalls[0].layout == recalls[1].layout
-    selection = batch_recalls(recalls, [WHOLE, WHOLE])
+    selection = batch_recalls(recalls, [WHOLE, WHOLE], [SeenMaps(), SeenMaps()])
     assert selection.features[0].shape == (2, 4, 2)
     assert selection.features[0][:, 0, 0].tolist() == [2.0, 4.0]
     assert selection.distances[0].tolist() == [7.0, 5.0]
@@ -95,7 +97,7 @@ def seen_in(entry_view: View, now: View, values: list[float]) -> list[float]:
     bank = MemoryBank(max_prompted=3, max_recent=15)
     features, pointer = map_of(values), torch.zeros(3)
     bank.add_prompted(MemoryEntry(0, features, pointer, 0.9, 5.0, entry_view))
-    selection = batch_recalls([Sam2Memory(6, 15).recall(bank, 1)], [now])
+    selection = batch_recalls([Sam2Memory(6, 15).recall(bank, 1)], [now], [SeenMaps()])
     return columns(selection.features[0][0])
 
 
@@ -128,6 +130,36 @@ def test_memories_of_a_batch_are_carried_each_to_its_own_view():
     first, second = resample_maps(maps, old, new)
     assert columns(first) == pytest.approx([0.0, 0.25, 0.75, 1.25])
     assert columns(second) == pytest.approx([5.0, 6.0, 7.0, 7.0])
+
+
+def test_a_memory_is_resampled_once_while_its_target_is_looked_for_in_one_view(monkeypatch):
+    resampled = []
+
+    def counting(maps, old, new):
+        resampled.append(len(maps))
+        return resample_maps(maps, old, new)
+
+    monkeypatch.setattr(memory, "resample_maps", counting)
+    bank, seen = MemoryBank(max_prompted=3, max_recent=15), SeenMaps()
+    part, other = view(0, 0, 32, 24), view(8, 6, 32, 24)
+    values = torch.randn(6, 16, 1, generator=torch.Generator().manual_seed(0))
+
+    def look(index: int, made_in: View, now: View) -> list[torch.Tensor]:
+        bank.add(MemoryEntry(index, values[index], torch.zeros(3), 0.9, 5.0, made_in))
+        recall = Sam2Memory(2, 15).recall(bank, index + 1)
+        selection = batch_recalls([recall], [now], [seen])
+        anew = batch_recalls([recall], [now], [SeenMaps()])
+        for kept, expected in zip(selection.features, anew.features, strict=True):
+            torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+        return selection.features
+
+    steps = [(part, part), (part, WHOLE), (WHOLE, WHOLE), (part, other), (other, other)]
+    for index, (made_in, now) in enumerate(steps):
+        resampled.clear()
+        look(index, made_in, now)
+        first = resampled[0] if len(resampled) > 1 else 0
+        assert first == [0, 2, 0, 2, 0][index]
+        assert len(seen.tensors()) == min(index + 1, 2)
 
 
 def test_the_last_view_is_that_of_the_newest_frame():

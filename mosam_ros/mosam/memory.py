@@ -312,9 +312,49 @@ def _without(entries: Iterable[MemoryEntry], others: list[MemoryEntry]) -> list[
     return [e for e in entries if e not in taken]
 
 
-def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySelection:
+class SeenMaps:
+    """What a target attends to, as it lies in the target's view: a map of another view is resampled
+    when it is first read in this one, and kept while it is read.
+
+    Attributes:
+        shares: of the view, see `View`.
+    """
+
+    def __init__(self) -> None:
+        self.shares: tuple[float, ...] = ()
+        self._maps: dict[MemoryEntry, Tensor] = {}
+
+    def look(self, entries: Sequence[MemoryEntry], view: View) -> list[MemoryEntry]:
+        """Go on to a view and to what is read in it; returns what must be `put` first."""
+        kept = self._maps if view.shares == self.shares else {}
+        self.shares = view.shares
+        own = {e: e.features for e in entries if e.view.shares == self.shares}
+        self._maps = own | {e: kept[e] for e in entries if e in kept}
+        return [e for e in entries if e not in self._maps]
+
+    def put(self, entry: MemoryEntry, features: Tensor) -> None:
+        """Keep an entry's map as it lies in the view."""
+        self._maps[entry] = features
+
+    def of(self, entries: Iterable[MemoryEntry]) -> list[Tensor]:
+        """The maps of some entries in the view."""
+        return [self._maps[e] for e in entries]
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors held."""
+        return list(self._maps.values())
+
+
+def batch_recalls(
+    recalls: Sequence[Recall], views: Sequence[View], seen: Sequence[SeenMaps]
+) -> MemorySelection:
     """Stack the recalls of several targets, as they lie in the targets' views; all must have the
     same `layout`.
+
+    Args:
+        recalls: one per target.
+        views: where the targets are looked for.
+        seen: what is kept of their maps.
     """
     first = recalls[0]
     device = first.memories[0].features.device
@@ -322,7 +362,7 @@ def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySel
         device, non_blocking=True
     )
     return MemorySelection(
-        features=_seen_from([r.memories for r in recalls], views),
+        features=_seen_from([r.memories for r in recalls], views, seen),
         slots=first.slots,
         pointers=[
             torch.stack([e.pointer for e in entries])
@@ -332,21 +372,27 @@ def batch_recalls(recalls: Sequence[Recall], views: Sequence[View]) -> MemorySel
     )
 
 
-def _seen_from(rows: Sequence[Sequence[MemoryEntry]], views: Sequence[View]) -> list[Tensor]:
+def _seen_from(
+    rows: Sequence[Sequence[MemoryEntry]], views: Sequence[View], seen: Sequence[SeenMaps]
+) -> list[Tensor]:
     """Maps (B, h·w, C_mem), one tensor for each column of B rows of entries, as they lie in the
     rows' views; between cells they are interpolated, and beyond the view that an entry was made in
     its edge goes on.
     """
-    maps = [[e.features for e in row] for row in rows]
-    places = [(b, i) for b, row in enumerate(rows) for i in range(len(row))]
-    moved = [(b, i) for b, i in places if rows[b][i].view.shares != views[b].shares]
-    if moved:
-        old = torch.tensor([rows[b][i].view.shares for b, i in moved])
-        new = torch.tensor([views[b].shares for b, _ in moved])
-        seen = resample_maps(torch.stack([maps[b][i] for b, i in moved]), old, new)
-        for (b, i), x in zip(moved, seen.to(maps[0][0].dtype).unbind(), strict=True):
-            maps[b][i] = x
-    return [torch.stack(column) for column in zip(*maps, strict=True)]
+    missing = [
+        (maps, entry)
+        for row, view, maps in zip(rows, views, seen, strict=True)
+        for entry in maps.look(row, view)
+    ]
+    if missing:
+        features = torch.stack([entry.features for _, entry in missing])
+        old = torch.tensor([entry.view.shares for _, entry in missing])
+        new = torch.tensor([maps.shares for maps, _ in missing])
+        moved = resample_maps(features, old, new).to(features.dtype)
+        for (maps, entry), x in zip(missing, moved, strict=True):
+            maps.put(entry, x.clone())
+    columns = zip(*(maps.of(row) for row, maps in zip(rows, seen, strict=True)), strict=True)
+    return [torch.stack(column) for column in columns]
 
 
 def resample_maps(maps: Tensor, old: Tensor, new: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from mosam_ros.mosam.memory import (
     Overview,
     Recall,
     Sam2Memory,
+    SeenMaps,
     TemporalSelection,
     batch_recalls,
 )
@@ -295,6 +296,7 @@ class _Target:
     forecaster: Forecaster
     presence: Presence
     prompt: Prompt | None = None
+    seen_maps: SeenMaps = field(default_factory=SeenMaps)
     forecast: MotionPrompt | None = None
     view: View | None = None
     is_sought: bool = False
@@ -375,8 +377,9 @@ class _Target:
         """A box of its usual size around the middle of its last one, so that a target of which half
         is hidden is not looked at more closely.
         """
-        sizes = np.stack([box[2:] - box[:2] for box in self.boxes])
-        middle, half = (self.boxes[-1][:2] + self.boxes[-1][2:]) / 2, np.median(sizes, axis=0) / 2
+        boxes = np.array(self.boxes)
+        half = np.median(boxes[:, 2:] - boxes[:, :2], axis=0) / 2
+        middle = (boxes[-1, :2] + boxes[-1, 2:]) / 2
         return np.concatenate([middle - half, middle + half])
 
     def usual_area(self, num_frames: int) -> float:
@@ -693,7 +696,8 @@ class MosamTracker:
 
     def memory_bytes(self) -> int:
         """Bytes of all tensors kept between frames."""
-        tensors = [x for target in self._targets.values() for x in target.bank.tensors()]
+        targets = self._targets.values()
+        tensors = [x for t in targets for x in (*t.bank.tensors(), *t.seen_maps.tensors())]
         storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
         return sum(storages.values())
 
@@ -862,7 +866,8 @@ class MosamTracker:
             candidates = self._model.decode(features, self._model.without_memory(features), points)
             return self._model.choose(candidates, prompts[0].num_points)
         conditioned = self._model.attend_to_memory(
-            features, batch_recalls(batch.recalls, batch.views)
+            features,
+            batch_recalls(batch.recalls, batch.views, [t.seen_maps for t in batch.targets]),
         )
         tracked = self._follow(batch, features, conditioned)
         if points is None:

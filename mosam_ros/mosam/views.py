@@ -106,11 +106,13 @@ class View:
         the frame goes.
         """
         height, width = self.image_size
-        room = margin * (box[2:] - box[:2])
-        first = np.maximum(box[:2] - room, 0)
-        last = np.minimum(box[2:] + room, (width, height))
-        return bool(
-            (first >= self.origin).all() and (last <= self.origin + (self.width, self.height)).all()
+        x_min, y_min, x_max, y_max = box.tolist()
+        room_x, room_y = margin * (x_max - x_min), margin * (y_max - y_min)
+        return (
+            max(x_min - room_x, 0) >= self.x
+            and max(y_min - room_y, 0) >= self.y
+            and min(x_max + room_x, width) <= self.x + self.width
+            and min(y_max + room_y, height) <= self.y + self.height
         )
 
 
