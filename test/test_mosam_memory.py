@@ -120,6 +120,18 @@ def test_temporal_selection_recalls_no_frame_of_low_predicted_iou(loaded, clip, 
     assert pointers == [0, 1, 2, 3, 4, 6, 7, 9]
 
 
+def test_a_frame_in_which_the_target_is_faint_is_not_recalled(loaded, clip, recalled):
+    tracker = tracking(loaded, MemoryConfig(), clip[:10])
+    recent = next(iter(tracker._targets.values())).bank.recent
+    scores = [e.object_score for e in recent]
+    ratios = [score / np.median(scores[:i]) for i, score in enumerate(scores) if i]
+    assert [e.score_ratio for e in recent] == pytest.approx([1.0, *ratios])
+    recent[7] = replace(recent[7], score_ratio=0.2)
+    tracker.track(clip[10].image)
+    maps, pointers = frames_of(recalled[-1], tracker)
+    assert maps == [0, 3, 4, 5, 6, 7, 9] and 8 not in pointers
+
+
 def test_without_temporal_selection_the_newest_frames_are_recalled(loaded, clip, recalled):
     tracker = tracking(loaded, MemoryConfig(temporal=False), clip[:10])
     doubt(tracker, (5, 8))

@@ -97,6 +97,30 @@ def test_the_score_ratio_is_that_to_the_median_of_the_masks_seen_before():
     assert presence.score_ratio == 1.0
 
 
+def test_a_mask_far_from_where_the_target_is_expected_is_doubtful_if_its_score_is_lower_too():
+    presence = Presence(lost_after=30, doubt_frames=3)
+    states(presence, [SURE] * 9)
+    for score, displacement, misplaced in ((4.0, 0.9, True), (4.0, 0.6, False), (5.0, 3.0, False)):
+        presence.update(50, score, 0.9, prompted=False, displacement=displacement)
+        assert presence.is_misplaced is misplaced and not presence.is_doubted
+    far = [presence.update(50, 4.0, 0.9, prompted=False, displacement=2.0) for _ in range(3)]
+    assert far == [TRACKED, TRACKED, OCCLUDED] and presence.is_doubted
+    assert presence.update(50, 4.0, 0.9, prompted=True, displacement=2.0) is TRACKED
+    assert not presence.is_misplaced
+
+
+def test_a_faint_target_is_to_be_remembered_only_when_it_comes_back():
+    presence = Presence(lost_after=30, doubt_frames=0)
+    steps = [*[(6.0, 1.0)] * 4, (1.2, 0.2), (-2.0, 1.0), (1.2, 1.0), (1.2, 1.0), (3.0, 0.5)]
+    for score, ratio in steps:
+        states(presence, [(50 * (score > 0), score, 0.9)])
+        assert presence.ratio_to_remember == pytest.approx(ratio), score
+    states(presence, [(50, 6.0, 0.9)] * 6 + [(50, 1.2, 0.9)])
+    assert presence.ratio_to_remember == pytest.approx(0.2)
+    presence.update(50, 3.0, 0.9, prompted=False, displacement=2.0)
+    assert presence.is_misplaced and presence.ratio_to_remember == 0.0
+
+
 def test_without_doubt_frames_no_mask_is_doubted():
     presence = Presence(lost_after=30, doubt_frames=0)
     assert states(presence, [SURE] * 9 + [DOUBTFUL] * 9) == [TRACKED] * 18

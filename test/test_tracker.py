@@ -15,7 +15,7 @@ from mosam_ros.mosam import tracker as tracker_module
 from mosam_ros.mosam.checkpoints import LoadedModel, load_model
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import TargetState
-from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, TrackerConfig
+from mosam_ros.mosam.tracker import MemoryConfig, MosamTracker, TrackerConfig, ViewConfig
 from mosam_ros.synthetic import FIRST_HELD_OUT_SEED, SCENARIOS, SceneConfig, SyntheticScene
 
 SCENE = SceneConfig(
@@ -370,3 +370,25 @@ def test_image_size_is_a_setting(clip):
     for frame in clip:
         target = tracker.track(frame.image).targets[0]
     assert target.mask_logits.shape == (48, 48) and target.mask.shape == (240, 320)
+
+
+@pytest.mark.parametrize(("interval", "is_held"), [(1 / 30, True), (0.2, False)])
+def test_what_is_found_far_from_the_forecast_with_a_low_score_is_not_taken_for_the_target(
+    loaded, clip, interval, is_held
+):
+    """The image jumps by two sizes of the target, unless frames are so rare that this is usual."""
+    tracker = MosamTracker(loaded, TrackerConfig(view=ViewConfig(max_zoom=1.0)))
+    tracker.add(Prompt.from_mask(clip[0].masks[0]), target_id=1)
+    jumped = np.roll(clip[4].image, -120, axis=1)
+    images = [*(frame.image for frame in clip[:5]), *[jumped] * 5]
+    results = [tracker.track(x, 1.0 + t * interval).targets[0] for t, x in enumerate(images)]
+    assert results[5].box.x == pytest.approx(results[4].box.x - 120, abs=10)
+    target = tracker._targets[1]
+    if is_held:
+        assert [r.state for r in results[7:9]] == [TargetState.TRACKED, TargetState.OCCLUDED]
+        assert not results[9].mask.any()
+        assert [e.score_ratio for e in list(target.bank.recent)[-5:]] == [0.0] * 5
+        assert target.forecaster.num_observations == 5
+    else:
+        assert all(r.state is TargetState.TRACKED and r.area > 0 for r in results)
+        assert target.bank.recent[-1].score_ratio > 0.7 and target.was_reliable

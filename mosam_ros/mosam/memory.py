@@ -44,7 +44,8 @@ class MemoryEntry:
         pointer: (C,), the object pointer.
         predicted_iou: 0..1, the model's estimate for that frame's mask.
         object_score: logit; positive when the target was seen.
-        score_ratio: `object_score` over what was usual of the target until then.
+        score_ratio: `object_score` over what was usual of the target until then, as
+            `Presence.ratio_to_remember` has it.
         view: the part of the frame that `features` are of.
         time: when the frame was taken, in seconds.
         prompt: what the user said of the target in it, if anything.

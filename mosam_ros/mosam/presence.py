@@ -22,6 +22,12 @@ DOUBTFUL_SCORE = 0.3
 DOUBTFUL_IOU = 0.8
 """… if its predicted IoU is below this share of what is usual, too."""
 
+MISPLACED = 0.75
+"""A mask that is so many sizes of the target from where that is expected is doubtful, …"""
+
+MISPLACED_SCORE = 0.7
+"""… if its object score is below this share of the usual one."""
+
 
 class Presence:
     """The state of one target, with hysteresis on its way back.
@@ -29,7 +35,8 @@ class Presence:
     A target whose object score falls to 0 or whose mask is empty is OCCLUDED at once, and LOST
     after a time. What is seen then is the target again only when it is confirmed. A target whose
     masks have become doubtful is OCCLUDED as well: what leaves the image, or goes behind something,
-    is often still "seen" where it was, or in its neighbor, with scores that are low for it.
+    is often still "seen" where it was, in its neighbor, or in something like it elsewhere, with
+    scores that are low for it.
 
     Args:
         lost_after: frames without the target after which OCCLUDED becomes LOST.
@@ -37,6 +44,8 @@ class Presence:
 
     Attributes:
         is_doubted: whether the last frame's mask is taken not to be the target.
+        is_misplaced: whether it is doubtful for where it is.
+        is_returning: whether the target was out of sight and has not been seen well since.
         score_ratio: its object score over what was usual of the target until then; 1 where that is
             not known, or the user showed the target.
     """
@@ -45,6 +54,8 @@ class Presence:
         self.lost_after = lost_after
         self.doubt_frames = doubt_frames
         self.is_doubted = False
+        self.is_misplaced = False
+        self.is_returning = False
         self.score_ratio = 1.0
         self._scores: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._ious: deque[float] = deque(maxlen=USUAL_FRAMES)
@@ -60,8 +71,22 @@ class Presence:
         lost = self.frames_since_tracked > self.lost_after
         return TargetState.LOST if lost else TargetState.OCCLUDED
 
+    @property
+    def ratio_to_remember(self) -> float:
+        """The last frame's `score_ratio`; 0 if its mask was misplaced, and 1 while the target is
+        returning, when what is faint may be the target as well.
+        """
+        if self.is_misplaced:
+            return 0.0
+        return 1.0 if self.is_returning else self.score_ratio
+
     def update(
-        self, area: int, object_score: float, predicted_iou: float, prompted: bool
+        self,
+        area: int,
+        object_score: float,
+        predicted_iou: float,
+        prompted: bool,
+        displacement: float = 0.0,
     ) -> TargetState:
         """Take in a frame.
 
@@ -70,11 +95,17 @@ class Presence:
             object_score: logit.
             predicted_iou: of the mask.
             prompted: whether the user showed the target in this frame.
+            displacement: from where the target is expected, in its sizes; 0 where that is not
+                known.
         """
         seen = area > 0 and object_score > 0
         known = not prompted and len(self._scores) > 0
         self.score_ratio = object_score / median(self._scores) if known else 1.0
-        doubtful = seen and known and self._is_doubtful(predicted_iou)
+        away = displacement > MISPLACED and self.score_ratio < MISPLACED_SCORE
+        self.is_misplaced = seen and known and away
+        doubtful = self.is_misplaced or (seen and known and self._is_doubtful(predicted_iou))
+        faint = known and self.score_ratio < DOUBTFUL_SCORE
+        self.is_returning = not seen or (self.is_returning and faint)
         self._doubtful_in_a_row = self._doubtful_in_a_row + 1 if doubtful else 0
         self._learn_what_is_usual(seen, object_score, predicted_iou, prompted)
         self.is_doubted = seen and 0 < self.doubt_frames <= self._doubtful_in_a_row

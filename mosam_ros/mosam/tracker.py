@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator
@@ -76,11 +77,15 @@ MAX_TARGET_ID = 65535
 SPARSE_ENCODERS = ("linear", "trained")
 """Names for `MotionConfig.sparse_encoder`."""
 
+EXPECTED_FRAMES = 5
+"""For so many frames in sight after one that taught motion a target is held to its forecast."""
+
 LONG_GAP = 2.0
 """Seconds without a frame after which the last ones say nothing about where a target is."""
 
 SLOW_INTERVAL = 0.15
-"""Seconds between frames in which a target that is hidden or has no forecast leaves its view."""
+"""Seconds between frames in which a target may move far: one that is hidden or has no forecast is
+not looked for in its view, and none is held to its forecast."""
 
 WARM_UP_FRAMES = 4
 """Enough for a target to be given a motion prompt."""
@@ -220,8 +225,9 @@ class TrackerConfig:
         view: looking at small targets more closely.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
         doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
-            object score and a predicted IoU far below what is usual of it (`Presence`); with 0, as
-            in SAM 2, it has one whenever its object score is above 0.
+            object score and a predicted IoU far below what is usual of it, or with a lower score
+            far from its forecast (`Presence`); with 0, as in SAM 2, it has one whenever its object
+            score is above 0.
         max_targets: every target costs time and memory; more are refused.
     """
 
@@ -229,7 +235,7 @@ class TrackerConfig:
     memory: MemoryConfig = MemoryConfig()
     view: ViewConfig = ViewConfig()
     lost_after: int = 30
-    doubt_frames: int = 3
+    doubt_frames: int = 4
     max_targets: int = 32
 
     def settings(self) -> dict[str, Any]:
@@ -287,7 +293,8 @@ class _Target:
     `forecast`, `view` and `is_sought`, whether it may be anywhere in the frame, are for the frame
     being tracked. `boxes`, `areas`, in pixels, and `ious`, predicted, are those of the last masks
     in which the target was TRACKED, reliable or not: a target that stays small, or hard to make
-    out, is soon trusted again.
+    out, is soon trusted again. `frames_unsure` counts the frames since the last reliable one, and
+    is `EXPECTED_FRAMES` at once where it was out of sight.
     """
 
     target_id: int
@@ -301,6 +308,7 @@ class _Target:
     view: View | None = None
     is_sought: bool = False
     was_reliable: bool = False
+    frames_unsure: int = EXPECTED_FRAMES
     boxes: deque[NDArray[np.float64]] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
     areas: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
     ious: deque[float] = field(default_factory=lambda: deque(maxlen=USUAL_FRAMES))
@@ -381,6 +389,27 @@ class _Target:
         half = np.median(boxes[:, 2:] - boxes[:, :2], axis=0) / 2
         middle = (boxes[-1, :2] + boxes[-1, 2:]) / 2
         return np.concatenate([middle - half, middle + half])
+
+    def displacement(
+        self, box: NDArray[np.float64], image_size: tuple[int, int], elapsed: float
+    ) -> float:
+        """How far the middle of a mask's box is from that of the forecast, taken to the edge of the
+        frame where that lies outside, in sizes of the target, or in errors to be expected of a
+        forecast if those are larger; 0 if it is not expected there, as in a frame that comes
+        `elapsed` seconds after the last one, when that is long.
+        """
+        is_expected = self.frames_unsure < EXPECTED_FRAMES or self.presence.is_misplaced
+        is_expected = is_expected and elapsed <= SLOW_INTERVAL
+        if self.forecast is None or not self.boxes or not is_expected:
+            return 0.0
+        height, width = image_size
+        expected, found = (self.forecast.box.tolist(), box.tolist())
+        x = min(max((expected[0] + expected[2]) / 2, 0.0), width)
+        y = min(max((expected[1] + expected[3]) / 2, 0.0), height)
+        usual = self._usual_box()
+        size = math.sqrt((usual[2] - usual[0]) * (usual[3] - usual[1]))
+        distance = math.hypot((found[0] + found[2]) / 2 - x, (found[1] + found[3]) / 2 - y)
+        return distance / max(size, self.forecaster.one_frame_error())
 
     def usual_area(self, num_frames: int) -> float:
         """Pixels, the median of so many last masks; 0 if there are none."""
@@ -984,7 +1013,7 @@ class MosamTracker:
                 float(readout.object_score[row]),
                 view,
                 self._time,
-                target.presence.score_ratio,
+                target.presence.ratio_to_remember,
                 target.prompt,
                 self._kept(overview, index) if overview is not None and in_part else None,
             )
@@ -1048,20 +1077,30 @@ class MosamTracker:
 
     def _update_state(self, target: _Target, readout: _Readout, row: int) -> None:
         """Update the target's state, and whether its mask can be trusted to teach motion: it is
-        seen, sure, and has not suddenly lost much of its area, as behind an occluder's edge. What
-        the user showed says anew how large it is.
+        seen, sure, not misplaced, and has not suddenly lost much of its area, as behind an
+        occluder's edge. What the user showed says anew how large it is.
         """
         area = int(readout.geometry.areas[row])
         iou = float(readout.predicted_iou[row])
         prompted = target.prompt is not None
-        state = target.presence.update(area, float(readout.object_score[row]), iou, prompted)
+        score = float(readout.object_score[row])
+        seen = area > 0 and score > 0
+        displacement = target.displacement(
+            readout.geometry.boxes[row], self._image_size, self._frame_interval()
+        )
+        state = target.presence.update(area, score, iou, prompted, displacement)
         if target.presence.is_doubted:
             readout.clear(row)
         if prompted:
             target.forget_masks()
         lost = area <= SUDDEN_LOSS * target.usual_area(RECENT_FRAMES)
         sure = iou > self.config.motion.reliable_iou and not lost
+        sure = sure and not target.presence.is_misplaced
         target.was_reliable = state is TargetState.TRACKED and (sure or prompted)
+        if target.was_reliable:
+            target.frames_unsure = 0
+        else:
+            target.frames_unsure = target.frames_unsure + 1 if seen else EXPECTED_FRAMES
         if state is TargetState.TRACKED:
             target.boxes.append(readout.geometry.boxes[row])
             target.areas.append(area)

@@ -200,7 +200,8 @@ _METHOD: Mapping[str, Setting] = {
     ),
     "memory.min_score_ratio": _Said(
         "Frames whose object score is below this share of what is usual of the target are not "
-        "remembered, unless it is absent from them; 0: they are, as the paper writes the rule.",
+        "remembered, unless it is absent from them or comes back in them; 0: they are, as the "
+        "paper writes the rule.",
         0.0,
         1.0,
     ),
@@ -225,7 +226,8 @@ _METHOD: Mapping[str, Setting] = {
     ),
     "doubt_frames": _Said(
         "A target counts as occluded, and has no mask, from so many frames in a row on whose "
-        "scores are far below what is usual of it; 0: it has one whatever its scores.",
+        "scores are far below what is usual of it, or below it and whose mask is far from its "
+        "forecast; 0: it has one whatever they are.",
         0,
         LARGEST_INTEGER,
     ),

@@ -205,7 +205,7 @@ class Forecaster:
             key_points=points.astype(np.float32),
             box=position[:4].astype(np.float32),
             velocity=velocity[4:6].astype(np.float32),
-            uncertainty=float(self._one_frame_error() * frames),
+            uncertainty=float(self.one_frame_error() * frames),
         )
 
     def _frames_to(self, time: float) -> float:
@@ -228,7 +228,7 @@ class Forecaster:
             velocity[4:] += share * (encoded - velocity[4:])
         return velocity
 
-    def _one_frame_error(self) -> float:
+    def one_frame_error(self) -> float:
         """Expected distance between the forecast and the true center after one frame, in pixels."""
         return MIN_UNCERTAINTY + float(np.sqrt(self._trend_calibration.squared_error[4:6].sum()))
 
