@@ -61,6 +61,7 @@ def test_every_parameter_arrives_in_the_tracker():
         "memory.interval": 3,
         "memory.window": 20,
         "memory.keep_absent": 1,
+        "memory.min_score_ratio": 0.2,
         "memory.foreground_threshold": 0.45,
         "memory.max_prompted_frames": 2,
         "view.max_zoom": 2.5,
