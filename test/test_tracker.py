@@ -392,3 +392,20 @@ def test_what_is_found_far_from_the_forecast_with_a_low_score_is_not_taken_for_t
     else:
         assert all(r.state is TargetState.TRACKED and r.area > 0 for r in results)
         assert target.bank.recent[-1].score_ratio > 0.7 and target.was_reliable
+
+
+@pytest.mark.parametrize("is_hidden_before", [False, True])
+def test_a_target_that_was_out_of_sight_may_come_back_far_from_its_forecast(
+    loaded, clip, is_hidden_before
+):
+    tracker = MosamTracker(loaded, TrackerConfig(view=ViewConfig(max_zoom=1.0)))
+    tracker.add(Prompt.from_mask(clip[0].masks[0]), target_id=1)
+    for frame in clip[:5]:
+        tracker.track(frame.image)
+    if is_hidden_before:
+        assert tracker.track(np.full_like(clip[0].image, 90)).targets[0].area == 0
+    found = tracker.track(np.roll(clip[4].image, -120, axis=1)).targets[0]
+    assert found.area > 0
+    target = tracker._targets[1]
+    assert target.presence.score_ratio < presence.MISPLACED_SCORE
+    assert target.presence.is_misplaced is not is_hidden_before
