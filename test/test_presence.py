@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mosam_ros.mosam.presence import Presence
+from mosam_ros.mosam.presence import AS_EXPECTED, Displacement, Presence
 from mosam_ros.mosam.results import TargetState
 
 TRACKED, OCCLUDED, LOST = TargetState.TRACKED, TargetState.OCCLUDED, TargetState.LOST
@@ -48,7 +48,7 @@ def test_an_empty_mask_is_not_the_target_whatever_its_score():
 SURE, DOUBTFUL = (50, 6.0, 0.9), (50, 1.5, 0.6)
 
 
-def test_masks_with_scores_far_below_the_usual_ones_are_not_the_target_from_the_third_on():
+def test_masks_with_scores_far_below_the_usual_one_are_not_the_target_from_the_third_on():
     presence = Presence(lost_after=30, doubt_frames=3)
     assert states(presence, [SURE] * 5 + [DOUBTFUL] * 2) == [TRACKED] * 7
     assert not presence.is_doubted
@@ -57,14 +57,21 @@ def test_masks_with_scores_far_below_the_usual_ones_are_not_the_target_from_the_
     assert states(presence, [SURE]) == [TRACKED] and not presence.is_doubted
 
 
-def test_doubt_needs_low_values_of_both_scores_in_frames_in_a_row():
-    low_score, low_iou = (50, 1.5, 0.8), (50, 3.0, 0.3)
-    for frames in ([low_score] * 6, [low_iou] * 6, [DOUBTFUL, DOUBTFUL, SURE] * 3):
-        presence = Presence(lost_after=30, doubt_frames=3)
-        assert states(presence, [SURE] * 9 + frames) == [TRACKED] * (9 + len(frames))
-    presence = Presence(lost_after=30, doubt_frames=3)
+def test_doubt_needs_low_scores_in_frames_in_a_row():
+    low_iou = (50, 6.0, 0.3)
     hidden_between = [DOUBTFUL, DOUBTFUL, (0, -1.0, 0.1), DOUBTFUL, DOUBTFUL]
-    assert states(presence, [SURE] * 9 + hidden_between)[-1] is TRACKED
+    for frames in ([low_iou] * 6, [DOUBTFUL, DOUBTFUL, SURE] * 3, hidden_between):
+        presence = Presence(lost_after=30, doubt_frames=3)
+        states(presence, [SURE] * 9 + frames)
+        assert presence.state is TRACKED and not presence.is_doubted
+
+
+@pytest.mark.parametrize(("share", "is_doubtful"), [(0.29, True), (0.31, False)])
+def test_a_score_is_low_below_a_share_of_the_median(share, is_doubtful):
+    presence = Presence(lost_after=30, doubt_frames=1)
+    states(presence, [(50, 2.0, 0.9), (50, 6.0, 0.9), (50, 6.0, 0.9)])
+    states(presence, [(50, 6.0 * share, 0.9)])
+    assert presence.is_doubted is is_doubtful
 
 
 def test_a_target_that_is_always_hard_to_make_out_is_not_doubted():
@@ -97,16 +104,57 @@ def test_the_score_ratio_is_that_to_the_median_of_the_masks_seen_before():
     assert presence.score_ratio == 1.0
 
 
-def test_a_mask_far_from_where_the_target_is_expected_is_doubtful_if_its_score_is_lower_too():
+@pytest.mark.parametrize(
+    ("score", "displacement", "misplaced"),
+    [
+        (4.0, Displacement(center=0.9), True),
+        (4.0, Displacement(center=0.6), False),
+        (5.0, Displacement(center=3.0), False),
+        (4.0, Displacement(edge=0.5), True),
+        (4.0, Displacement(edge=0.3), False),
+        (5.0, Displacement(edge=2.0), False),
+        (4.0, AS_EXPECTED, False),
+    ],
+)
+def test_a_mask_out_of_place_is_doubtful_if_its_score_is_lower_too(score, displacement, misplaced):
     presence = Presence(lost_after=30, doubt_frames=3)
     states(presence, [SURE] * 9)
-    for score, displacement, misplaced in ((4.0, 0.9, True), (4.0, 0.6, False), (5.0, 3.0, False)):
-        presence.update(50, score, 0.9, prompted=False, displacement=displacement)
-        assert presence.is_misplaced is misplaced and not presence.is_doubted
-    far = [presence.update(50, 4.0, 0.9, prompted=False, displacement=2.0) for _ in range(3)]
-    assert far == [TRACKED, TRACKED, OCCLUDED] and presence.is_doubted
-    assert presence.update(50, 4.0, 0.9, prompted=True, displacement=2.0) is TRACKED
-    assert not presence.is_misplaced
+    for state in (TRACKED, TRACKED, OCCLUDED if misplaced else TRACKED):
+        found = presence.update(50, score, 0.9, prompted=False, displacement=displacement)
+        assert found is state and presence.is_misplaced is misplaced
+    assert presence.is_doubted is misplaced
+    presence.update(50, score, 0.9, prompted=True, displacement=displacement)
+    assert presence.state is TRACKED and not presence.is_misplaced
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_what_ends_short_of_an_edge_at_which_the_target_leaves_is_displaced(turns):
+    """The same scene with the edge on the left, on top, on the right and at the bottom."""
+
+    def turned(box: list[float]) -> list[float]:
+        for _ in range(turns):
+            x_min, y_min, x_max, y_max = box
+            box = [100 - y_max, x_min, 100 - y_min, x_max]
+        return box
+
+    def edge(found: list[float], expected: list[float], before: list[float]) -> float:
+        boxes = (turned(box) for box in (found, expected, before))
+        return Displacement.of(*boxes, image_size=(100, 100), target_size=20.0).edge
+
+    leaving, inside, at_edge = [-5, 40, 15, 60], [30, 40, 50, 60], [0, 40, 20, 60]
+    assert edge([10, 40, 25, 60], leaving, inside) == pytest.approx(0.5)
+    assert edge(at_edge, leaving, inside) == 0.0
+    assert edge([10, 40, 25, 60], leaving, at_edge) == 0.0
+    assert edge([10, 40, 25, 60], inside, inside) == 0.0
+
+
+def test_the_center_is_held_to_the_part_of_the_forecast_within_the_frame():
+    def center(expected: list[float]) -> float:
+        inside = [60.0, 40, 80, 60]
+        return Displacement.of(inside, expected, inside, (100, 100), target_size=10.0).center
+
+    assert center([30, 40, 50, 60]) == pytest.approx(3.0)
+    assert center([90, 40, 110, 60]) == center([190, 40, 210, 60]) == pytest.approx(3.0)
 
 
 def test_a_faint_target_is_to_be_remembered_only_when_it_comes_back():
@@ -117,7 +165,7 @@ def test_a_faint_target_is_to_be_remembered_only_when_it_comes_back():
         assert presence.ratio_to_remember == pytest.approx(ratio), score
     states(presence, [(50, 6.0, 0.9)] * 6 + [(50, 1.2, 0.9)])
     assert presence.ratio_to_remember == pytest.approx(0.2)
-    presence.update(50, 3.0, 0.9, prompted=False, displacement=2.0)
+    presence.update(50, 3.0, 0.9, prompted=False, displacement=Displacement(center=2.0))
     assert presence.is_misplaced and presence.ratio_to_remember == 0.0
 
 

@@ -285,7 +285,6 @@ def test_a_doubted_target_is_occluded_and_has_no_mask(loaded, clip, monkeypatch)
         for frame in clip[:2]:
             tracker.track(frame.image)
     monkeypatch.setattr(presence, "DOUBTFUL_SCORE", 9.0)
-    monkeypatch.setattr(presence, "DOUBTFUL_IOU", 9.0)
     first, *others = [doubting.track(clip[2].image).targets[0] for _ in range(3)]
     assert first.state == TargetState.TRACKED and first.area > 0
     for target in others:
@@ -409,3 +408,55 @@ def test_a_target_that_was_out_of_sight_may_come_back_far_from_its_forecast(
     target = tracker._targets[1]
     assert target.presence.score_ratio < presence.MISPLACED_SCORE
     assert target.presence.is_misplaced is not is_hidden_before
+
+
+@pytest.fixture
+def seen_target(loaded, clip):
+    """A target of the tracker after five frames."""
+    tracker = MosamTracker(loaded, TrackerConfig(view=ViewConfig(max_zoom=1.0)))
+    tracker.add(Prompt.from_mask(clip[0].masks[0]), target_id=1)
+    for frame in clip[:5]:
+        tracker.track(frame.image)
+    return tracker._targets[1]
+
+
+def test_displacement_is_in_sizes_of_the_target_or_in_larger_errors_of_its_forecast(
+    seen_target, clip, monkeypatch
+):
+    image_size = clip[0].image.shape[:2]
+    extent = np.median([box[2:] - box[:2] for box in seen_target.boxes], axis=0)
+    size = float(np.sqrt(extent.prod()))
+    moved = seen_target.forecast.box + np.array([-1, 0, -1, 0]) * 1.5 * size
+    displacement = seen_target.displacement(moved, image_size, 1 / 30)
+    assert displacement.center == pytest.approx(1.5, abs=0.01) and displacement.is_large
+    monkeypatch.setattr(seen_target.forecaster, "one_frame_error", lambda: 3 * size)
+    assert seen_target.displacement(moved, image_size, 1 / 30).center == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_a_target_that_was_away_from_the_edge_is_expected_to_leave_at_it(seen_target, clip):
+    height, width = clip[0].image.shape[:2]
+    leaving = np.array([width - 30, 100, width + 10, 140], np.float32)
+    seen_target.forecast = replace(seen_target.forecast, box=leaving)
+    inside = np.array([width - 90.0, 100, width - 50, 140])
+    assert seen_target.displacement(inside, (height, width), 1 / 30).edge > 0.4
+    seen_target.boxes.appendleft(np.array([width - 40.0, 100, width, 140]))
+    assert seen_target.displacement(inside, (height, width), 1 / 30).edge == 0.0
+
+
+def test_a_target_is_held_to_its_forecast_while_that_is_fresh_or_it_is_doubted(seen_target, clip):
+    image_size = clip[0].image.shape[:2]
+    moved = seen_target.forecast.box - 200
+    target_presence = seen_target.presence
+
+    def is_held(elapsed: float = 1 / 30) -> bool:
+        return seen_target.displacement(moved, image_size, elapsed).is_large
+
+    assert is_held() and not is_held(elapsed=0.2)
+    seen_target.frames_unsure = 5
+    assert not is_held()
+    target_presence.is_misplaced = True
+    assert is_held()
+    target_presence.is_misplaced, target_presence.is_doubted = False, True
+    assert is_held()

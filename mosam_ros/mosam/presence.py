@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from mosam_ros.mosam.results import TargetState
@@ -17,16 +20,71 @@ USUAL_FRAMES = 30
 """So many last masks say what is usual of a target."""
 
 DOUBTFUL_SCORE = 0.3
-"""A mask is doubtful whose object score is below this share of the target's usual one, …"""
-
-DOUBTFUL_IOU = 0.8
-"""… if its predicted IoU is below this share of what is usual, too."""
+"""A mask is doubtful whose object score is below this share of the target's usual one."""
 
 MISPLACED = 0.75
-"""A mask that is so many sizes of the target from where that is expected is doubtful, …"""
+"""A mask that is so many sizes of the target from where that is expected is doubtful, too, …"""
+
+SHORT_OF_EDGE = 0.4
+"""… and so is one that is so many from an edge of the frame at which the target is expected, …"""
 
 MISPLACED_SCORE = 0.7
 """… if its object score is below this share of the usual one."""
+
+AT_EDGE = 1.0
+"""Pixels from an edge of the frame within which a box reaches it."""
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """How far a mask is from where the target is expected, in sizes of the target.
+
+    Attributes:
+        center: from the middle of its box to that of the forecast, taken to the edge of the frame
+            where that lies outside.
+        edge: from its box to the edge of the frame that the forecast reaches, if the target has
+            lately come to that edge. It leaves there, and stays at the edge until nothing is seen
+            of it; its neighbor ends short of it.
+    """
+
+    center: float = 0.0
+    edge: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        found: Sequence[float],
+        expected: Sequence[float],
+        before: Sequence[float],
+        image_size: tuple[int, int],
+        target_size: float,
+    ) -> Displacement:
+        """Of boxes (x_min, y_min, x_max, y_max): of the mask, of the forecast, and of an earlier
+        mask that says which edges the target has come to. All is in pixels, `image_size` is
+        height, width.
+        """
+        height, width = image_size
+        x = min(max((expected[0] + expected[2]) / 2, 0.0), width)
+        y = min(max((expected[1] + expected[3]) / 2, 0.0), height)
+        center = math.hypot((found[0] + found[2]) / 2 - x, (found[1] + found[3]) / 2 - y)
+        gaps = (_to_edges(box, height, width) for box in (found, expected, before))
+        edge = max(
+            gap if then <= AT_EDGE < earlier else 0.0
+            for gap, then, earlier in zip(*gaps, strict=True)
+        )
+        return cls(center / target_size, edge / target_size)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the mask is out of place."""
+        return self.center > MISPLACED or self.edge > SHORT_OF_EDGE
+
+
+def _to_edges(box: Sequence[float], height: int, width: int) -> tuple[float, float, float, float]:
+    return box[0], box[1], width - box[2], height - box[3]
+
+
+AS_EXPECTED = Displacement()
 
 
 class Presence:
@@ -58,7 +116,6 @@ class Presence:
         self.is_returning = False
         self.score_ratio = 1.0
         self._scores: deque[float] = deque(maxlen=USUAL_FRAMES)
-        self._ious: deque[float] = deque(maxlen=USUAL_FRAMES)
         self._doubtful_in_a_row = 0
         self._seen_in_a_row = 0
         self.frames_since_tracked = 0
@@ -86,7 +143,7 @@ class Presence:
         object_score: float,
         predicted_iou: float,
         prompted: bool,
-        displacement: float = 0.0,
+        displacement: Displacement = AS_EXPECTED,
     ) -> TargetState:
         """Take in a frame.
 
@@ -95,19 +152,18 @@ class Presence:
             object_score: logit.
             predicted_iou: of the mask.
             prompted: whether the user showed the target in this frame.
-            displacement: from where the target is expected, in its sizes; 0 where that is not
-                known.
+            displacement: from where the target is expected, if that is known.
         """
         seen = area > 0 and object_score > 0
         known = not prompted and len(self._scores) > 0
         self.score_ratio = object_score / median(self._scores) if known else 1.0
-        away = displacement > MISPLACED and self.score_ratio < MISPLACED_SCORE
+        away = displacement.is_large and self.score_ratio < MISPLACED_SCORE
         self.is_misplaced = seen and known and away
-        doubtful = self.is_misplaced or (seen and known and self._is_doubtful(predicted_iou))
         faint = known and self.score_ratio < DOUBTFUL_SCORE
+        doubtful = seen and (faint or self.is_misplaced)
         self.is_returning = not seen or (self.is_returning and faint)
         self._doubtful_in_a_row = self._doubtful_in_a_row + 1 if doubtful else 0
-        self._learn_what_is_usual(seen, object_score, predicted_iou, prompted)
+        self._learn_what_is_usual(seen, object_score, prompted)
         self.is_doubted = seen and 0 < self.doubt_frames <= self._doubtful_in_a_row
         seen = seen and not self.is_doubted
         self._seen_in_a_row = self._seen_in_a_row + 1 if seen else 0
@@ -120,17 +176,9 @@ class Presence:
         self.frames_since_tracked = 0 if seen and confirmed else self.frames_since_tracked + 1
         return self.state
 
-    def _is_doubtful(self, predicted_iou: float) -> bool:
-        low = predicted_iou < DOUBTFUL_IOU * median(self._ious)
-        return low and self.score_ratio < DOUBTFUL_SCORE
-
-    def _learn_what_is_usual(
-        self, seen: bool, object_score: float, predicted_iou: float, prompted: bool
-    ) -> None:
+    def _learn_what_is_usual(self, seen: bool, object_score: float, prompted: bool) -> None:
         """Of masks that the network finds; what the user shows starts anew."""
         if prompted:
             self._scores.clear()
-            self._ious.clear()
         elif seen:
             self._scores.append(object_score)
-            self._ious.append(predicted_iou)

@@ -40,7 +40,7 @@ from mosam_ros.mosam.motion.flow import (
 from mosam_ros.mosam.motion.forecast import Forecaster
 from mosam_ros.mosam.motion.keypoints import MaskGeometry, key_points, require_key_point_count
 from mosam_ros.mosam.motion.preference import forecast_preference
-from mosam_ros.mosam.presence import USUAL_FRAMES, Presence
+from mosam_ros.mosam.presence import AS_EXPECTED, USUAL_FRAMES, Displacement, Presence
 from mosam_ros.mosam.prompts import Prompt, PromptError
 from mosam_ros.mosam.results import (
     Box,
@@ -225,9 +225,8 @@ class TrackerConfig:
         view: looking at small targets more closely.
         lost_after: frames without the target after which OCCLUDED becomes LOST.
         doubt_frames: a target is OCCLUDED, and has no mask, from so many frames in a row on with an
-            object score and a predicted IoU far below what is usual of it, or with a lower score
-            far from its forecast (`Presence`); with 0, as in SAM 2, it has one whenever its object
-            score is above 0.
+            object score far below what is usual of it, or with a lower one out of place
+            (`Presence`); with 0, as in SAM 2, it has one whenever its object score is above 0.
         max_targets: every target costs time and memory; more are refused.
     """
 
@@ -392,24 +391,22 @@ class _Target:
 
     def displacement(
         self, box: NDArray[np.float64], image_size: tuple[int, int], elapsed: float
-    ) -> float:
-        """How far the middle of a mask's box is from that of the forecast, taken to the edge of the
-        frame where that lies outside, in sizes of the target, or in errors to be expected of a
-        forecast if those are larger; 0 if it is not expected there, as in a frame that comes
-        `elapsed` seconds after the last one, when that is long.
+    ) -> Displacement:
+        """How far a mask's box is from the forecast, in sizes of the target, or in errors to be
+        expected of a forecast if those are larger; none if the target is not expected there, as in
+        a frame that comes `elapsed` seconds after the last one, when that is long.
         """
-        is_expected = self.frames_unsure < EXPECTED_FRAMES or self.presence.is_misplaced
-        is_expected = is_expected and elapsed <= SLOW_INTERVAL
-        if self.forecast is None or not self.boxes or not is_expected:
-            return 0.0
-        height, width = image_size
-        expected, found = (self.forecast.box.tolist(), box.tolist())
-        x = min(max((expected[0] + expected[2]) / 2, 0.0), width)
-        y = min(max((expected[1] + expected[3]) / 2, 0.0), height)
+        presence = self.presence
+        is_expected = (
+            self.frames_unsure < EXPECTED_FRAMES or presence.is_misplaced or presence.is_doubted
+        )
+        if self.forecast is None or not self.boxes or not is_expected or elapsed > SLOW_INTERVAL:
+            return AS_EXPECTED
         usual = self._usual_box()
         size = math.sqrt((usual[2] - usual[0]) * (usual[3] - usual[1]))
-        distance = math.hypot((found[0] + found[2]) / 2 - x, (found[1] + found[3]) / 2 - y)
-        return distance / max(size, self.forecaster.one_frame_error())
+        scale = max(size, self.forecaster.one_frame_error())
+        found, expected, before = (x.tolist() for x in (box, self.forecast.box, self.boxes[0]))
+        return Displacement.of(found, expected, before, image_size, scale)
 
     def usual_area(self, num_frames: int) -> float:
         """Pixels, the median of so many last masks; 0 if there are none."""

@@ -226,8 +226,9 @@ _METHOD: Mapping[str, Setting] = {
     ),
     "doubt_frames": _Said(
         "A target counts as occluded, and has no mask, from so many frames in a row on whose "
-        "scores are far below what is usual of it, or below it and whose mask is far from its "
-        "forecast; 0: it has one whatever they are.",
+        "object score is far below what is usual of it, or below it while the mask is far from "
+        "its forecast or short of the image's edge at which it leaves; 0: it has one whatever the "
+        "score.",
         0,
         LARGEST_INTEGER,
     ),
