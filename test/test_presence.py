@@ -66,7 +66,7 @@ def test_doubt_needs_low_scores_in_frames_in_a_row():
         assert presence.state is TRACKED and not presence.is_doubted
 
 
-@pytest.mark.parametrize(("share", "is_doubtful"), [(0.29, True), (0.31, False)])
+@pytest.mark.parametrize(("share", "is_doubtful"), [(0.34, True), (0.36, False)])
 def test_a_score_is_low_below_a_share_of_the_median(share, is_doubtful):
     presence = Presence(lost_after=30, doubt_frames=1)
     states(presence, [(50, 2.0, 0.9), (50, 6.0, 0.9), (50, 6.0, 0.9)])

@@ -19,7 +19,7 @@ SURE_IOU = 0.7
 USUAL_FRAMES = 30
 """So many last masks say what is usual of a target."""
 
-DOUBTFUL_SCORE = 0.3
+DOUBTFUL_SCORE = 0.35
 """A mask is doubtful whose object score is below this share of the target's usual one."""
 
 MISPLACED = 0.75
