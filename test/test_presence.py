@@ -146,6 +146,8 @@ def test_what_ends_short_of_an_edge_at_which_the_target_leaves_is_displaced(turn
     assert edge(at_edge, leaving, inside) == 0.0
     assert edge([10, 40, 25, 60], leaving, at_edge) == 0.0
     assert edge([10, 40, 25, 60], inside, inside) == 0.0
+    assert edge([10, 40, 25, 60], [1, 40, 21, 60], [2, 40, 22, 60]) == pytest.approx(0.5)
+    assert edge([10, 40, 25, 60], [2, 40, 22, 60], inside) == 0.0
 
 
 def test_the_center_is_held_to_the_part_of_the_forecast_within_the_frame():
@@ -167,6 +169,18 @@ def test_a_faint_target_is_to_be_remembered_only_when_it_comes_back():
     assert presence.ratio_to_remember == pytest.approx(0.2)
     presence.update(50, 3.0, 0.9, prompted=False, displacement=Displacement(center=2.0))
     assert presence.is_misplaced and presence.ratio_to_remember == 0.0
+
+
+def test_only_a_target_that_was_in_sight_is_suspect():
+    presence = Presence(lost_after=30, doubt_frames=3)
+    states(presence, [SURE] * 9 + [DOUBTFUL] * 2)
+    assert not presence.is_suspect
+    states(presence, [DOUBTFUL])
+    assert presence.is_doubted and presence.is_suspect
+    states(presence, [(0, -1.0, 0.1)] + [DOUBTFUL] * 3)
+    assert presence.is_doubted and not presence.is_suspect
+    presence.update(50, 3.0, 0.9, prompted=False, displacement=Displacement(center=2.0))
+    assert presence.is_suspect
 
 
 def test_without_doubt_frames_no_mask_is_doubted():

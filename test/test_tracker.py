@@ -460,3 +460,5 @@ def test_a_target_is_held_to_its_forecast_while_that_is_fresh_or_it_is_doubted(s
     assert is_held()
     target_presence.is_misplaced, target_presence.is_doubted = False, True
     assert is_held()
+    target_presence.is_returning = True
+    assert not is_held()

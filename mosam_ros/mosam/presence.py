@@ -129,6 +129,11 @@ class Presence:
         return TargetState.LOST if lost else TargetState.OCCLUDED
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether something else seems to have taken the place of a target that was in sight."""
+        return self.is_misplaced or (self.is_doubted and not self.is_returning)
+
+    @property
     def ratio_to_remember(self) -> float:
         """The last frame's `score_ratio`; 0 if its mask was misplaced, and 1 while the target is
         returning, when what is faint may be the target as well.

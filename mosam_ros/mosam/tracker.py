@@ -78,7 +78,8 @@ SPARSE_ENCODERS = ("linear", "trained")
 """Names for `MotionConfig.sparse_encoder`."""
 
 EXPECTED_FRAMES = 5
-"""For so many frames in sight after one that taught motion a target is held to its forecast."""
+"""For so many frames in sight after one that taught motion a target is held to its forecast, then
+for as long as its mask is suspect."""
 
 LONG_GAP = 2.0
 """Seconds without a frame after which the last ones say nothing about where a target is."""
@@ -396,10 +397,7 @@ class _Target:
         expected of a forecast if those are larger; none if the target is not expected there, as in
         a frame that comes `elapsed` seconds after the last one, when that is long.
         """
-        presence = self.presence
-        is_expected = (
-            self.frames_unsure < EXPECTED_FRAMES or presence.is_misplaced or presence.is_doubted
-        )
+        is_expected = self.frames_unsure < EXPECTED_FRAMES or self.presence.is_suspect
         if self.forecast is None or not self.boxes or not is_expected or elapsed > SLOW_INTERVAL:
             return AS_EXPECTED
         usual = self._usual_box()
